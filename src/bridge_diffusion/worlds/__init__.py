@@ -1,0 +1,1 @@
+"""Small worlds that train, run and are measured without any download."""

@@ -1,0 +1,1 @@
+"""The emoji world: real pictures, real multilingual captions, an English model and its bridges."""

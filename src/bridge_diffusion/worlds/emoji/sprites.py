@@ -1,0 +1,54 @@
+"""The cropped drawings of one vendor, in memory, resized on demand."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.worlds.emoji.artwork import draw_emoji
+
+
+@dataclass(frozen=True, slots=True)
+class Sprites:
+    """RGBA drawings by code points."""
+
+    vendor: str
+    pictures: dict[str, Image.Image]
+    _resized: dict[tuple[str, int], Image.Image] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def draw(cls, vendor: str, codepoints: Iterable[str], size: int = 128) -> "Sprites":
+        """Draws them from the vendor's package (`pip install "bridge-diffusion[world]"`)."""
+        return cls(vendor, {code: draw_emoji(vendor, code, size) for code in codepoints})
+
+    @classmethod
+    def load(cls, folder: Path, vendor: str) -> "Sprites":
+        """Reads the PNG files that `bdm world data` wrote: `folder/vendor/1F9E7.png`.
+
+        Raises:
+            BridgeError: the folder holds no pictures of this vendor.
+        """
+        paths = sorted((folder / vendor).glob("*.png"))
+        if not paths:
+            raise BridgeError(
+                f"no {vendor} pictures in {folder}; run: bdm world data --out {folder}"
+            )
+        return cls(vendor, {path.stem: Image.open(path).convert("RGBA") for path in paths})
+
+    def save(self, folder: Path) -> None:
+        target = folder / self.vendor
+        target.mkdir(parents=True, exist_ok=True)
+        for code, picture in self.pictures.items():
+            picture.save(target / f"{code}.png", optimize=True)
+
+    def picture(self, codepoints: str, side: int) -> Image.Image:
+        """One drawing, RGBA, `side` x `side` pixels."""
+        key = (codepoints, side)
+        if key not in self._resized:
+            # Premultiplied while resizing, else the colour of clear pixels bleeds into the edges.
+            picture = self.pictures[codepoints].convert("RGBa")
+            resized = picture.resize((side, side), Image.Resampling.LANCZOS)
+            self._resized[key] = resized.convert("RGBA")
+        return self._resized[key]

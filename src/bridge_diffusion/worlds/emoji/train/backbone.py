@@ -1,0 +1,184 @@
+"""The English world's UNet, and the Stable Diffusion folder it ends up in."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import (
+    AutoencoderTiny,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from bridge_diffusion.data.pairs import PairDataset
+from bridge_diffusion.training.loop import Batch
+from bridge_diffusion.worlds.emoji.train.autoencoder import pictures, pixels
+
+# Stable Diffusion's schedule, but noisier at its end: a 16x16 latent holds its mean colour with
+# less noise than a 64x64 one, and with beta_end 0.012 the background would shine through at the
+# last timestep, so that sampling from pure noise starts where training never was.
+SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.02,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+}
+
+
+def min_snr_weights(
+    scheduler: DDPMScheduler, timesteps: Int[Tensor, "batch"], gamma: float = 5.0
+) -> Float[Tensor, "batch"]:
+    """Min-SNR weights of the noise-prediction loss (Hang et al. 2023, equation 8)."""
+    kept = scheduler.alphas_cumprod.to(timesteps.device)[timesteps]
+    snr = kept / (1 - kept)
+    return snr.clamp(max=gamma) / snr
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EncodedScenes:
+    """Latents and text states of a dataset, computed once before training."""
+
+    latents: Float[Tensor, "scenes 4 height width"]
+    """Scaled to unit variance, float16."""
+    caption_of: Int[Tensor, "scenes"]
+    """Row of `states` that belongs to each scene."""
+    states: Float[Tensor, "captions tokens width"]
+    """Last hidden state of each distinct caption, float16; row 0 is the empty prompt."""
+
+    @classmethod
+    @torch.no_grad()
+    def encode(
+        cls,
+        data: PairDataset,
+        vae: AutoencoderTiny,
+        text_encoder: CLIPTextModel,
+        tokenizer: CLIPTokenizer,
+        batch_size: int = 128,
+    ) -> "EncodedScenes":
+        device = next(vae.parameters()).device
+        rows: dict[str, int] = {"": 0}
+        latents, caption_of = [], []
+        for first in range(0, len(data), batch_size):
+            pairs = [data[i] for i in range(first, min(first + batch_size, len(data)))]
+            x = pixels([pair.image for pair in pairs]).to(device)
+            z = vae.encode(x).latents * vae.config.scaling_factor
+            latents.append(z.half().cpu())
+            caption_of += [rows.setdefault(pair.captions[0], len(rows)) for pair in pairs]
+        states = []
+        texts = list(rows)
+        for first in range(0, len(texts), batch_size):
+            ids = tokenizer(
+                texts[first : first + batch_size],
+                padding="max_length",
+                truncation=True,
+                return_tensors="pt",
+            ).input_ids
+            states.append(text_encoder(ids.to(device))[0].half().cpu())
+        return cls(
+            latents=torch.cat(latents),
+            caption_of=torch.tensor(caption_of),
+            states=torch.cat(states),
+        )
+
+
+class BackboneTask:
+    """Noise prediction with a caption dropped now and then (Ho & Salimans 2022, algorithm 1)."""
+
+    caption_dropout = 0.1
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        scenes: EncodedScenes,
+        *,
+        pipeline_parts: dict[str, nn.Module],
+        prompts: Sequence[str],
+        batch_size: int,
+        seed: int,
+    ):
+        self.unet, self.scenes, self.prompts = unet, scenes, prompts
+        self.parts = pipeline_parts
+        self.batch_size, self.seed = batch_size, seed
+        self.scheduler = DDPMScheduler(**SCHEDULE)
+
+    @property
+    def module(self) -> nn.Module:
+        return self.unet
+
+    def batch(self, index: int) -> Batch:
+        random = np.random.default_rng((self.seed, index))
+        chosen = torch.from_numpy(random.integers(len(self.scenes.latents), size=self.batch_size))
+        captions = self.scenes.caption_of[chosen]
+        captions = torch.where(
+            torch.from_numpy(random.random(self.batch_size) < self.caption_dropout), 0, captions
+        )
+        return {"latents": self.scenes.latents[chosen], "states": self.scenes.states[captions]}
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        z = batch["latents"].float().to(memory_format=torch.channels_last)
+        noise = torch.randn(z.shape, generator=generator).to(z)
+        steps = self.scheduler.config.num_train_timesteps
+        t = torch.randint(steps, (len(z),), generator=generator).to(z.device)
+        noisy = self.scheduler.add_noise(z, noise, t)
+        predicted = self.unet(noisy, t, batch["states"].float()).sample
+        errors = (predicted.float() - noise).pow(2).mean(dim=(1, 2, 3))
+        weighted = errors * min_snr_weights(self.scheduler, t)
+        return {"loss": weighted.mean(), "unweighted": errors.mean()}
+
+    def pipeline(self) -> StableDiffusionPipeline:
+        return StableDiffusionPipeline(
+            unet=self.unet,
+            scheduler=DPMSolverMultistepScheduler(**SCHEDULE),
+            safety_checker=None,
+            feature_extractor=None,
+            requires_safety_checker=False,
+            **self.parts,
+        )
+
+    def samples(self) -> Image.Image | None:
+        pipeline = self.pipeline()
+        pipeline.set_progress_bar_config(disable=True)
+        generators = [torch.Generator().manual_seed(seed) for seed in range(len(self.prompts))]
+        images = pipeline(
+            list(self.prompts),
+            num_inference_steps=20,
+            guidance_scale=4.0,
+            generator=generators,
+            output_type="pt",
+        ).images
+        columns = 8
+        while len(images) % columns:
+            images = torch.cat([images, torch.ones_like(images[:1])])
+        rows = [torch.cat(list(row), dim=-1) for row in images.split(columns)]
+        return pictures(torch.cat(rows, dim=-2)[None].float().cpu() * 2 - 1)[0]
+
+    def export(self, folder: Path) -> None:
+        self.pipeline().save_pretrained(folder)
+
+
+def new_unet(
+    widths: tuple[int, ...], *, layers: int, text_width: int, latent_size: int
+) -> UNet2DConditionModel:
+    """An untrained UNet laid out as Stable Diffusion's: attention at all levels but the finest."""
+    lower = len(widths) - 1
+    return UNet2DConditionModel(
+        sample_size=latent_size,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=widths,
+        layers_per_block=layers,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * lower,
+        up_block_types=("CrossAttnUpBlock2D",) * lower + ("UpBlock2D",),
+        cross_attention_dim=text_width,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
