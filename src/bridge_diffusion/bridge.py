@@ -1,0 +1,384 @@
+"""A bridge: a branch and its native text encoder, attached to a stock diffusers pipeline."""
+
+import inspect
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from torch import Tensor, nn
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.models.backbone import BackboneHooks
+from bridge_diffusion.models.branch import BridgeBranch
+from bridge_diffusion.models.config import (
+    FAMILY_NAMES,
+    BridgeConfig,
+    family_of,
+    model_card,
+    published_config,
+)
+from bridge_diffusion.models.convert import CONFIG_FILE, PUBLISHED_CLASS, read_branch, read_json
+from bridge_diffusion.models.pack import PackLayout
+from bridge_diffusion.models.window import StepWindow
+from bridge_diffusion.text import (
+    EnglishEmbeddings,
+    NativeEmbeddings,
+    NativeTextEncoder,
+    encode_english,
+)
+
+__all__ = ["Bridge", "BridgeConfig"]
+
+BRIDGE_FILE = "bridge.json"
+BRANCH_FOLDER = "branch"
+TEXT_FOLDER = "text_encoder"
+CARD_FILE = "README.md"
+
+# Settings of the UNet that a branch shares with every backbone that it fits.
+_ARCHITECTURE = (
+    "block_out_channels",
+    "down_block_types",
+    "layers_per_block",
+    "transformer_layers_per_block",
+    "use_linear_projection",
+)
+
+
+class Bridge:
+    """Native-language prompts for a stock pipeline.
+
+        bridge = Bridge.from_pretrained(folder)
+        bridge.attach(pipe)
+        image = pipe(**bridge.prompt("红包", english="watercolor")).images[0]
+
+    While attached, plain prompts give exactly the pictures of the stock pipeline. The bridge owns
+    its networks: they are no part of the pipeline's components.
+    """
+
+    def __init__(
+        self, branch: BridgeBranch, text_encoder: NativeTextEncoder, config: BridgeConfig
+    ) -> None:
+        """Raises `BridgeError` where the three do not belong together."""
+        for width, whose in (
+            (text_encoder.width, "text encoder"),
+            (config.native_width, "configuration"),
+        ):
+            if width != branch.native_width:
+                raise BridgeError(
+                    f"the branch reads text of width {branch.native_width}, the {whose} says "
+                    f"{width}: give the text encoder that the bridge was trained with"
+                )
+        if text_encoder.encoding != config.text_encoding:
+            raise BridgeError(
+                f"the text encoder is set to {text_encoder.encoding}, the bridge was trained with "
+                f"{config.text_encoding}: load the text encoder with that encoding"
+            )
+        if text_encoder.pooled_width != branch.pooled_width:
+            raise BridgeError(
+                f"the branch reads a pooled vector of width {branch.pooled_width}, the text "
+                f"encoder gives {text_encoder.pooled_width}"
+            )
+        self.branch = branch
+        self.text_encoder = text_encoder
+        self.config = config
+        self._pipe: Any = None
+        self._hooks: BackboneHooks | None = None
+
+    # Loading and saving
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        text_encoder: str | Path | NativeTextEncoder | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """Load a saved bridge, or a branch of the published layout, from a folder or the hub.
+
+        `text_encoder` is a Hugging Face folder or hub name, or a loaded encoder; a bridge saved by
+        this library brings its own. `dtype` is that of both networks, None as they are stored.
+        Raises `BridgeError` for anything missing, cut, of another kind, or holding code.
+        """
+        folder = bridge_folder(name)
+        if (folder / BRIDGE_FILE).is_file():
+            config = BridgeConfig.from_json(read_json(folder / BRIDGE_FILE))
+            branch = read_branch(folder / BRANCH_FOLDER, dtype)
+            text_encoder = folder / TEXT_FOLDER if text_encoder is None else text_encoder
+        else:
+            branch = read_branch(published_branch_folder(folder), dtype)
+            family = "sdxl" if branch.config.addition_embed_type else "sd15"
+            config = published_config(family, branch.native_width)
+        if text_encoder is None:
+            raise BridgeError(
+                f"{name} is a published branch and has no text encoder: name it, "
+                "text_encoder='OFA-Sys/chinese-clip-vit-huge-patch14' for BDM1.0"
+            )
+        if not isinstance(text_encoder, NativeTextEncoder):
+            text_encoder = NativeTextEncoder.from_pretrained(
+                text_encoder, config.text_encoding, dtype
+            )
+        return cls(branch, text_encoder, config)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `bridge.json`, a model card, the branch and the text encoder.
+
+        All of it is written beside the folder first, so a full disk leaves nothing half-written.
+        """
+        folder = Path(folder)
+        partial = folder.with_name(f".{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            text = json.dumps(self.config.to_json(), ensure_ascii=False, indent=2)
+            (partial / BRIDGE_FILE).write_text(text + "\n", encoding="utf-8")
+            (partial / CARD_FILE).write_text(model_card(self.config), encoding="utf-8")
+            self.branch.save_pretrained(partial / BRANCH_FOLDER)
+            self.text_encoder.save_pretrained(partial / TEXT_FOLDER)
+            folder.mkdir(parents=True, exist_ok=True)
+            for new in partial.iterdir():
+                old = folder / new.name
+                if old.is_dir():
+                    shutil.rmtree(old)
+                new.replace(old)
+        except OSError as error:
+            raise BridgeError(f"the bridge cannot be written to {folder}: {error}") from error
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Self:
+        """Move branch and text encoder; returns itself."""
+        self.branch.to(device=device, dtype=dtype)
+        self.text_encoder.to(device, dtype)
+        return self
+
+    # Attaching
+
+    def attach(self, pipe: Any) -> Self:
+        """Let the pipeline's UNet feel the branch, and its ControlNets see the English alone.
+
+        Attach again after giving the pipeline another ControlNet, or to a second pipeline made of
+        the same UNet; `prompt` then encodes English with that pipeline. The scheduler is left
+        alone: see `scheduler_for`. Raises `BridgeError` for a pipeline of another family, and if
+        the UNet has another bridge or this bridge another UNet.
+        """
+        unet = getattr(pipe, "unet", None)
+        if not isinstance(unet, nn.Module):
+            raise BridgeError(
+                f"{type(pipe).__name__} has no UNet: a bridge fits pipelines of "
+                f"{FAMILY_NAMES[self.config.family]}"
+            )
+        self._check_family(unet)
+        if self._hooks is not None and not self._hooks.is_attached(unet):
+            raise BridgeError("this bridge is attached to another UNet: detach it first")
+        if self._hooks is None:
+            if _bridge_of(unet) is not None:
+                raise BridgeError("this pipeline has a bridge already: detach that one first")
+            self._hooks = BackboneHooks(self.branch, self._layout(unet))
+        self._hooks.attach(unet, _controlnets(pipe))
+        self._pipe = pipe
+        return self
+
+    def detach(self) -> None:
+        """Restore the pipeline exactly as it was. Without effect on a bridge that is not attached."""
+        if self._hooks is not None:
+            self._hooks.detach()
+        self._hooks = self._pipe = None
+
+    @property
+    def attached(self) -> bool:
+        return self._hooks is not None
+
+    def scheduler_for(self, pipe: Any) -> DPMSolverMultistepScheduler:
+        """The scheduler that the bridge expects, with the noise schedule of the pipeline's own.
+
+        Use it as `pipe.scheduler = bridge.scheduler_for(pipe)`.
+        """
+        return DPMSolverMultistepScheduler.from_config(
+            pipe.scheduler.config, algorithm_type="dpmsolver++", **self.config.scheduler
+        )
+
+    # Prompting
+
+    def prompt(
+        self,
+        native: str | Sequence[str],
+        *,
+        negative: str | Sequence[str] = "",
+        english: str | Sequence[str] = "",
+        negative_english: str | Sequence[str] = "",
+        scale: float | Sequence[float] = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> dict[str, Any]:
+        """What the pipeline is called with: `pipe(**bridge.prompt("红包"))`.
+
+        `native` and `negative` go to the branch, `english` and `negative_english` to the backbone;
+        one text for all pictures, or a list. English "" is the paper's way; a translation there is
+        the way of its release. `scale` multiplies the branch's residuals. `start` and `end` are
+        the part of the steps in which the branch works, as fractions; a part of them brings a
+        `callback_on_step_end` along (see `StepWindow` for composing it with your own).
+        Raises `BridgeError` if the lists differ in length or the bridge is not attached.
+        """
+        pipe = self._attached_pipe()
+        texts = (native, negative, english, negative_english)
+        count = max(1 if isinstance(text, str) else len(text) for text in texts)
+        natives, negatives, englishes, english_negatives = (_listed(t, count) for t in texts)
+        return self.pack_embeddings(
+            *self.text_encoder.encode_pair(natives, negatives),
+            encode_english(pipe, englishes, english_negatives),
+            scale=scale,
+            start=start,
+            end=end,
+        )
+
+    def pack_embeddings(
+        self,
+        native: NativeEmbeddings,
+        negative: NativeEmbeddings,
+        english: EnglishEmbeddings,
+        *,
+        scale: float | Sequence[float] = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> dict[str, Any]:
+        """As `prompt`, from embeddings that were made before, such as cached ones."""
+        pipe = self._attached_pipe()
+        assert self._hooks is not None
+        layout = self._hooks.layout
+        if english.positive.shape != english.negative.shape:
+            raise BridgeError(
+                f"English embeddings are {tuple(english.positive.shape)} and "
+                f"{tuple(english.negative.shape)} for the negative ones: pad both to one length"
+            )
+        scales = torch.tensor(scale, dtype=torch.float32).broadcast_to(len(english.positive))
+        windowed = (start, end) != (0.0, 1.0)
+        window = StepWindow(layout, start, end)
+
+        def packed(states: Tensor, embeddings: NativeEmbeddings, positive: bool) -> Tensor:
+            return layout.pack(
+                states,
+                embeddings,
+                scale=scales,
+                positive=positive,
+                from_first_step=start == 0.0,
+            )
+
+        call: dict[str, Any] = {
+            "prompt_embeds": packed(english.positive, native, True),
+            "negative_prompt_embeds": packed(english.negative, negative, False),
+        }
+        if english.pooled is not None:
+            call["pooled_prompt_embeds"] = english.pooled
+            call["negative_pooled_prompt_embeds"] = english.negative_pooled
+        if windowed:
+            if "callback_on_step_end" not in inspect.signature(type(pipe).__call__).parameters:
+                raise BridgeError(
+                    f"{type(pipe).__name__} has no callback_on_step_end, so the branch cannot be "
+                    "limited to a part of its steps: leave start and end out"
+                )
+            call["callback_on_step_end"] = window
+        return call
+
+    def _layout(self, unet: nn.Module) -> PackLayout:
+        return PackLayout(
+            english_width=unet.config.cross_attention_dim,
+            native_width=self.branch.native_width,
+            native_tokens=self.config.text_encoding.native_tokens,
+            pooled_width=self.branch.pooled_width,
+        )
+
+    def _check_family(self, unet: nn.Module) -> None:
+        """The backbone must be one that the branch was made for."""
+        family = family_of(unet)
+        if family != self.config.family:
+            raise BridgeError(
+                f"this bridge is for {FAMILY_NAMES[self.config.family]}, the pipeline is of "
+                f"{FAMILY_NAMES[family]}: choose a bridge of that family"
+            )
+        for name in _ARCHITECTURE:
+            ours, theirs = self.branch.config[name], unet.config[name]
+            if _plain(ours) != _plain(theirs):
+                raise BridgeError(
+                    f"this bridge does not fit the pipeline's UNet: it was made for "
+                    f"{name}={_plain(ours)}, the UNet has {_plain(theirs)}"
+                )
+
+    def _attached_pipe(self) -> Any:
+        """The pipeline, if all that must be hooked is; a swapped UNet would misread a pack."""
+        if self._hooks is None:
+            raise BridgeError("the bridge is not attached to a pipeline: call attach(pipe) first")
+        for module in (self._pipe.unet, *_controlnets(self._pipe)):
+            if not self._hooks.is_attached(module):
+                raise BridgeError(
+                    f"the pipeline got another {type(module).__name__} since the bridge was "
+                    "attached: call attach(pipe) again (detach() first for another UNet)"
+                )
+        return self._pipe
+
+
+def bridge_folder(name: str | Path) -> Path:
+    """A local folder as it is; a hub name of the form owner/name is fetched.
+
+    Raises `BridgeError` where neither is found.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return folder
+    if folder.is_absolute() or len(folder.parts) != 2 or str(name).startswith("."):
+        raise BridgeError(
+            f"bridge {str(name)!r} is not a folder; give the folder of a saved bridge or a hub "
+            "name of the form owner/name"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(name)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BridgeError(
+            f"bridge {str(name)!r} is no local folder and could not be fetched from the hub "
+            f"({type(error).__name__}); check the name and the connection"
+        ) from error
+
+
+def published_branch_folder(folder: Path) -> Path:
+    """Where a published folder keeps its branch: at its root, or beside a whole pipeline."""
+    for candidate in (folder, folder / "controlnet"):
+        path = candidate / CONFIG_FILE
+        if path.is_file() and read_json(path).get("_class_name") == PUBLISHED_CLASS:
+            return candidate
+    raise BridgeError(
+        f"{folder} holds neither {BRIDGE_FILE} nor a published branch (a config.json of class "
+        f"{PUBLISHED_CLASS}): is it the folder of a bridge?"
+    )
+
+
+def _bridge_of(unet: nn.Module) -> BackboneHooks | None:
+    """The hooks of a bridge on this UNet, if there are any."""
+    owners = (getattr(hook, "__self__", None) for hook in unet._forward_pre_hooks.values())
+    return next((owner for owner in owners if isinstance(owner, BackboneHooks)), None)
+
+
+def _controlnets(pipe: Any) -> list[nn.Module]:
+    """The single networks of a pipeline's ControlNet or of its several ones."""
+    net = getattr(pipe, "controlnet", None)
+    return [] if net is None else list(getattr(net, "nets", [net]))
+
+
+def _listed(text: str | Sequence[str], count: int) -> list[str]:
+    texts = [text] * count if isinstance(text, str) else list(text)
+    if len(texts) != count:
+        raise BridgeError(
+            f"got lists of {len(texts)} and {count} prompts: give one text, or one for each picture"
+        )
+    return texts
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
