@@ -1,0 +1,221 @@
+"""What is asked of `bdm generate`: every option, checked before any model is loaded."""
+
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from bridge_diffusion.errors import BridgeError
+
+SchedulerName = Literal[
+    "dpm++", "dpm++-karras", "ddim", "euler", "euler-a", "heun", "lms", "pndm", "unipc", "lcm"
+]
+LARGEST_SEED = 2**63 - 1
+NO_BRIDGE = "none"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationRequest:
+    """One order of pictures. The bridge reads `prompt`; the backbone reads `english`."""
+
+    prompt: str
+    """What to draw, in the bridge's language; weights as (word:1.3), long prompts are taken."""
+    english: str = ""
+    """What to draw, in English: the backbone reads it beside the prompt."""
+    negative: str = ""
+    """What to keep out, in the bridge's language."""
+    negative_english: str = ""
+    """What to keep out, in English."""
+    model: str | None = None
+    """The backbone: a pipeline folder, a single file or a hub name [default: the emoji world]."""
+    bridge: str | None = None
+    """The bridge: a folder or a hub name, or "none" to draw with the backbone alone [default: the
+    emoji world's Chinese bridge]."""
+    text_encoder: str | None = None
+    """The native text encoder, for a bridge saved without one: a folder or a hub name."""
+    scale: float = 1.0
+    """How strongly the bridge acts: 0 is not at all, 1 is as trained."""
+    start: float = 0.0
+    """When the bridge begins to act, as a fraction of the steps."""
+    end: float = 1.0
+    """When the bridge ceases to act, as a fraction of the steps."""
+    seed: int | None = None
+    """The first picture's seed, the next ones count up from it [default: drawn at random]."""
+    n: int = 1
+    """How many pictures."""
+    steps: int = 30
+    """Denoising steps of a picture."""
+    guidance: float = 5.0
+    """Classifier-free guidance scale; at 1 and below the negatives have no effect."""
+    scheduler: SchedulerName = "dpm++"
+    """The sampler."""
+    size: tuple[int, int] | None = None
+    """Width and height in pixels, WxH [default: the initial picture's, or the model's own]."""
+    init_image: Path | None = None
+    """A picture to start from."""
+    strength: float = 0.8
+    """How far to leave the initial picture: 0 keeps it, 1 redraws it."""
+    mask: Path | None = None
+    """A picture that is white where the initial picture is to be redrawn."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda, cuda:1, mps ..."""
+    dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """The number format [default: fp16 on a GPU, fp32 elsewhere]."""
+    offload: bool = False
+    """Keep on the GPU only the part that is at work: less memory, a little slower."""
+    safety_checker: bool = True
+    """Whether to keep the model's safety checker, where it has one."""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        self._check_texts()
+        self._check_numbers()
+        self._check_relations()
+
+    def _check_texts(self) -> None:
+        if not self.prompt.strip():
+            raise BridgeError("the prompt is empty; write what to draw, for example: 红包")
+        for name in ("prompt", "english", "negative", "negative_english"):
+            text: str = getattr(self, name)
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise BridgeError(f"{_flag(name)} is no valid text; give it in UTF-8")
+
+    def _check_numbers(self) -> None:
+        for name, least, most in (
+            ("scale", -10.0, 10.0),
+            ("start", 0.0, 1.0),
+            ("end", 0.0, 1.0),
+            ("strength", 0.0, 1.0),
+            ("guidance", 0.0, 1000.0),
+            ("n", 1, 100_000),
+            ("steps", 1, 10_000),
+        ):
+            value: float = getattr(self, name)
+            if not (math.isfinite(value) and least <= value <= most):
+                raise BridgeError(f"{_flag(name)} is {value:g}; allowed: {least:g} to {most:g}")
+        if self.seed is not None and not 0 <= self.seed <= LARGEST_SEED - self.n + 1:
+            raise BridgeError(f"--seed is {self.seed}; allowed: 0 to {LARGEST_SEED - self.n + 1}")
+        if self.size is not None and min(self.size) < 1:
+            raise BridgeError(f"--size is {_size_text(self.size)}; both sides must be positive")
+
+    def _check_relations(self) -> None:
+        if self.start >= self.end:
+            raise BridgeError(
+                f"--start {self.start:g} is not before --end {self.end:g}, so the bridge would "
+                "never act; to draw without it give --bridge none"
+            )
+        if self.mask is not None and self.init_image is None:
+            raise BridgeError("--mask needs --init-image, the picture that it masks")
+        if self.init_image is not None and int(self.steps * self.strength) < 1:
+            raise BridgeError(
+                f"--strength {self.strength:g} of {self.steps} steps leaves no step to draw; "
+                "raise --strength or --steps"
+            )
+        if self.bridge == NO_BRIDGE and (self.english or self.negative_english):
+            raise BridgeError(
+                "--bridge none leaves only the backbone, which reads the prompt itself; "
+                "give no --english and no --negative-english with it"
+            )
+        if self.model is not None and self.bridge is None:
+            raise BridgeError(
+                "--model needs --bridge: a bridge folder or hub name trained for that family, "
+                "or none to draw with the model alone"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field as JSON values; paths as text."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: str(value)
+            if isinstance(value, Path)
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+            for name, value in values.items()
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The request that `to_json` wrote; fields that are absent take their defaults.
+
+        Raises:
+            BridgeError: A field is unknown, or a value is not allowed.
+        """
+        hints = typing.get_type_hints(cls)
+        unknown = sorted(set(values) - set(hints))
+        if unknown:
+            raise BridgeError(
+                f"the request has unknown fields: {', '.join(unknown)}; known: {', '.join(hints)}"
+            )
+        required = {f.name for f in fields(cls) if f.default is MISSING}
+        if missing := sorted(required - set(values)):
+            raise BridgeError(f"the request lacks: {', '.join(missing)}")
+        read = {}
+        for name, value in values.items():
+            alternatives = _alternatives(hints[name])
+            if Path in alternatives and isinstance(value, str):
+                value = Path(value)
+            elif tuple[int, int] in alternatives and isinstance(value, list):
+                value = tuple(value)
+            elif float in alternatives and type(value) is int:
+                value = float(value)
+            read[name] = value
+        return cls(**read)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read "512x768" as (width, height).
+
+    Raises:
+        BridgeError: The text has another form.
+    """
+    width, _, height = text.lower().replace("×", "x").partition("x")
+    if not (width.strip().isdecimal() and height.strip().isdecimal()):
+        raise BridgeError(f"--size is {text!r}; give WIDTHxHEIGHT in pixels, for example 512x768")
+    return int(width), int(height)
+
+
+def _size_text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _flag(name: str) -> str:
+    return "the prompt" if name == "prompt" else "--" + name.replace("_", "-")
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """`int | None` => (int, NoneType); any other type => itself alone."""
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _check_types(request: GenerationRequest) -> None:
+    """A request also comes from files and from the network, so each value's type is checked."""
+    for name, hint in typing.get_type_hints(type(request)).items():
+        value = getattr(request, name)
+        if not any(_fits(value, alternative) for alternative in _alternatives(hint)):
+            allowed = (
+                ", ".join(typing.get_args(hint))
+                if typing.get_origin(hint) is Literal
+                else str(getattr(hint, "__name__", hint))
+            )
+            raise BridgeError(f"{_flag(name)} is {value!r}; allowed: {allowed}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if typing.get_origin(hint) is Literal:
+        return value in typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        arguments = typing.get_args(hint)
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(arguments)
+            and all(_fits(part, each) for part, each in zip(value, arguments, strict=True))
+        )
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)

@@ -1,0 +1,210 @@
+"""What a file or folder is, told from names, headers and JSON alone.
+
+No weight is loaded and no pickle is opened, so it is safe on any file and quick on large ones.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bridge_diffusion.errors import BridgeError
+
+PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
+_PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+# The first line whose test holds names the kind; the more telling marks come first.
+_KINDS_BY_KEY: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("LoRA", ("lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", "_lora.")),
+    ("Stable Diffusion checkpoint", ("model.diffusion_model.",)),
+    ("ControlNet", ("controlnet_cond_embedding.", "input_hint_block.")),
+    ("bridge branch", ("controlnet_down_blocks.",)),
+    ("textual inversion", ("emb_params", "string_to_param", "clip_l", "clip_g")),
+    ("text encoder", ("embeddings.token_embedding.", "embeddings.word_embeddings.")),
+    ("UNet", ("down_blocks.0.resnets.", "mid_block.resnets.", "time_embedding.")),
+    ("VAE", ("first_stage_model.", "decoder.up_blocks.", "decoder.layers.", "decoder.up.")),
+)
+_FAMILY_NAMES = {"sd15": "Stable Diffusion 1.5", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}
+# Width of the text states that a family's cross-attention reads.
+_FAMILY_BY_TEXT_WIDTH = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """What a file or folder is."""
+
+    path: Path
+    """Where it is."""
+    kind: str
+    """"bridge", "pipeline", "picture", "LoRA", "PyTorch pickle", "safetensors" and the like."""
+    family: str | None = None
+    """"sd15", "sd2" or "sdxl"; None where it cannot be told."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """Further facts by name, as JSON values."""
+
+    @property
+    def family_name(self) -> str:
+        """The family as people say it; empty where it is not known."""
+        return _FAMILY_NAMES.get(self.family or "", self.family or "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SafetensorsHeader:
+    """The header of a safetensors file."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    """Each tensor's shape by its name."""
+    metadata: Mapping[str, str]
+    """The file's own notes, `modelspec.*` among them."""
+
+
+def read_header(path: Path) -> SafetensorsHeader:
+    """The header of a safetensors file; the tensors themselves are not read.
+
+    Raises:
+        BridgeError: The file is missing, cut short, or something else (a pickle, a web page).
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise BridgeError(f"no weight file at {path}; check the path")
+    if is_pickle(path):
+        raise BridgeError(
+            f"{path} is a pickle, whatever its name says, and was not opened: a pickle can run "
+            "code; get the same weights as safetensors"
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BridgeError(
+            f"{path} is no whole safetensors file ({error}); it may be cut short: get it again"
+        ) from error
+    return SafetensorsHeader(shapes=shapes, metadata=metadata)
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file begins as a PyTorch archive (zip) or as a bare pickle does."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in _PROTOCOLS)
+
+
+_PROTOCOLS = tuple(bytes([number]) for number in range(2, 6))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        BridgeError: The file is missing or holds anything else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BridgeError(f"{path} is missing; the folder is not whole") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BridgeError(f"{path} cannot be read as JSON ({error}); get the file again") from error
+    if not isinstance(value, dict):
+        raise BridgeError(f"{path} holds no JSON object; get the file again")
+    return value
+
+
+def identify(path: Path) -> Identity:
+    """What a file or folder is.
+
+    Raises:
+        BridgeError: There is nothing at the path, or the file is damaged.
+    """
+    if path.is_dir():
+        return _identify_folder(path)
+    if not path.is_file():
+        raise BridgeError(f"nothing at {path}; check the path")
+    suffix = path.suffix.lower()
+    if suffix in _PICTURE_SUFFIXES:
+        return Identity(path=path, kind="picture")
+    if suffix == ".safetensors":
+        return _identify_safetensors(path)
+    if suffix in PICKLE_SUFFIXES or is_pickle(path):
+        size = {"bytes": path.stat().st_size}
+        return Identity(path=path, kind="PyTorch pickle", details=size)
+    return Identity(path=path, kind="unknown file", details={"bytes": path.stat().st_size})
+
+
+def _identify_folder(folder: Path) -> Identity:
+    if (folder / "bridge.json").is_file():
+        config = read_json(folder / "bridge.json")
+        family = config.get("family")
+        return Identity(
+            path=folder,
+            kind="bridge",
+            family=family if isinstance(family, str) else None,
+            details=config,
+        )
+    if (folder / "model_index.json").is_file():
+        return _identify_pipeline(folder)
+    if (folder / "config.json").is_file():
+        config = read_json(folder / "config.json")
+        name = config.get("_class_name") or ", ".join(config.get("architectures") or ["unnamed"])
+        published = name == "ControlNetModelBDM"
+        width = config.get("cross_attention_dim")
+        return Identity(
+            path=folder,
+            kind="bridge in the published layout" if published else "model",
+            family=("sdxl" if config.get("is_xl") else "sd15") if published else None,
+            details={"class": name, **({"native_width": width} if published else {})},
+        )
+    return Identity(path=folder, kind="unknown folder")
+
+
+def _identify_pipeline(folder: Path) -> Identity:
+    index = read_json(folder / "model_index.json")
+    name = str(index.get("_class_name"))
+    parts = {
+        key: value[1]
+        for key, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and value[1] is not None
+    }
+    family = None
+    if name.startswith("StableDiffusionXL"):
+        family = "sdxl"
+    elif name.startswith("StableDiffusion") and not name.startswith("StableDiffusion3"):
+        width = read_json(folder / "unet" / "config.json").get("cross_attention_dim")
+        # Small models have widths of their own, and one text encoder as SD 1.5 has.
+        family = "sd2" if width == 1024 else "sd15"
+    return Identity(
+        path=folder, kind="pipeline", family=family, details={"class": name, "parts": parts}
+    )
+
+
+def _identify_safetensors(path: Path) -> Identity:
+    header = read_header(path)
+    return Identity(
+        path=path,
+        kind=_kind(header.shapes),
+        family=_family(header.shapes),
+        details={
+            "tensors": len(header.shapes),
+            "parameters": sum(math.prod(shape) for shape in header.shapes.values()),
+            "metadata": dict(header.metadata),
+        },
+    )
+
+
+def _kind(keys: Iterable[str]) -> str:
+    keys = list(keys)
+    for kind, marks in _KINDS_BY_KEY:
+        if any(mark in key for key in keys for mark in marks):
+            return kind
+    return "safetensors"
+
+
+def _family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """From the width of the text states that the backbone's cross-attention reads."""
+    for key, shape in shapes.items():
+        if "attn2" in key and key.endswith(("to_k.weight", "to_k.lora_down.weight")):
+            return _FAMILY_BY_TEXT_WIDTH.get(shape[-1])
+    return None

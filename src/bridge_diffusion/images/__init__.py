@@ -1,0 +1,1 @@
+"""Pictures on disk: their names, their metadata, and how they are written."""

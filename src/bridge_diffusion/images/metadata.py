@@ -1,0 +1,113 @@
+"""The metadata inside a picture: an infotext for everyone, and an exact record for ourselves.
+
+PNG holds them in the text chunks `parameters` (as AUTOMATIC1111's web UI does) and
+`bridge_diffusion`; JPEG and WebP in the EXIF fields UserComment and MakerNote.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from bridge_diffusion.errors import BridgeError
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+_QUALITY = {"JPEG": 95, "WEBP": 95}
+_INFOTEXT_CHUNK = "parameters"
+_RECORD_CHUNK = "bridge_diffusion"
+# EXIF 2.32, table 9: the first 8 bytes of UserComment name the code of the rest.
+_UNICODE = b"UNICODE\0"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageMetadata:
+    """What a picture says about how it was made."""
+
+    infotext: str | None = None
+    """AUTOMATIC1111's infotext; None where the picture has none."""
+    record: Mapping[str, Any] | None = None
+    """Our own exact record, as JSON; None where the picture has none."""
+
+
+def encode_image(image: Image.Image, suffix: str, metadata: ImageMetadata) -> bytes:
+    """A picture and its metadata as the bytes of a file.
+
+    Args:
+        suffix: ".png", ".jpg", ".jpeg" or ".webp". Only PNG keeps every pixel as it is.
+
+    Raises:
+        BridgeError: The suffix is another.
+    """
+    file_format = FORMATS.get(suffix.lower())
+    if file_format is None:
+        raise BridgeError(f"cannot write {suffix!r} pictures; allowed: {', '.join(FORMATS)}")
+    buffer = io.BytesIO()
+    record = json.dumps(metadata.record) if metadata.record is not None else None
+    if file_format == "PNG":
+        chunks = PngInfo()
+        if metadata.infotext is not None:
+            chunks.add_text(_INFOTEXT_CHUNK, metadata.infotext)
+        if record is not None:
+            chunks.add_text(_RECORD_CHUNK, record)
+        image.save(buffer, "PNG", pnginfo=chunks)
+    else:
+        exif = Image.Exif()
+        fields = exif.get_ifd(ExifTags.IFD.Exif)
+        if metadata.infotext is not None:
+            fields[ExifTags.Base.UserComment] = _UNICODE + metadata.infotext.encode("utf-16-be")
+        if record is not None:
+            fields[ExifTags.Base.MakerNote] = record.encode("ascii")
+        image.save(buffer, file_format, exif=exif, quality=_QUALITY[file_format])
+    return buffer.getvalue()
+
+
+def read_metadata(path: Path) -> ImageMetadata:
+    """The metadata of a picture, ours or another program's.
+
+    Raises:
+        BridgeError: The file is missing or is no picture.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format == "PNG":
+                image.load()  # text chunks may follow the pixels
+                text = getattr(image, "text", {})
+                infotext, record = text.get(_INFOTEXT_CHUNK), text.get(_RECORD_CHUNK)
+            else:
+                fields = image.getexif().get_ifd(ExifTags.IFD.Exif)
+                infotext = _comment(fields.get(ExifTags.Base.UserComment))
+                record = fields.get(ExifTags.Base.MakerNote)
+    except FileNotFoundError:
+        raise BridgeError(f"no picture at {path}; check the path") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise BridgeError(
+            f"{path} cannot be read as a picture ({error}); give a PNG, JPEG or WebP"
+        ) from error
+    return ImageMetadata(infotext=infotext, record=_record(record))
+
+
+def _comment(value: object) -> str | None:
+    if not isinstance(value, bytes):
+        return value if isinstance(value, str) else None
+    if value.startswith(_UNICODE):
+        # Little-endian text comes from other programs; ours, and piexif's, is big-endian.
+        body = value[len(_UNICODE) :]
+        little = body[1::2].count(0) > body[0::2].count(0)
+        return body.decode("utf-16-le" if little else "utf-16-be", errors="replace")
+    return value.removeprefix(b"ASCII\0\0\0").decode("utf-8", errors="replace")
+
+
+def _record(value: object) -> dict[str, Any] | None:
+    """Our record, or None: a camera's MakerNote and another program's chunk are not ours."""
+    if not isinstance(value, str | bytes):
+        return None
+    try:
+        record = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
