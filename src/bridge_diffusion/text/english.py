@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from diffusers.utils.peft_utils import scale_lora_layers, unscale_lora_layers
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.text.syntax import WeightedPiece, parse_prompt
@@ -71,6 +72,7 @@ def encode_english(
         plain = [pieces[0].text for pieces in parsed]
         own_negatives = None if negatives is None else plain[len(prompts) :]
         return _stock(pipe, plain[: len(prompts)], own_negatives, lora_scale)
+    _check_clip_skip(towers, clip_skip)
     with _scaled_lora(towers, lora_scale):
         hidden, pooled = _in_windows(towers, parsed, max_windows, clip_skip)
     if negatives is None and getattr(pipe.config, "force_zeros_for_empty_prompt", False):
@@ -91,7 +93,7 @@ class _Tower:
 
     pipe: Any
     tokenizer: Any
-    model: nn.Module
+    model: PreTrainedModel
     is_xl: bool
 
     @property
@@ -155,6 +157,12 @@ def _towers(pipe: Any) -> list[_Tower]:
             "load the pipeline with its text_encoder"
         )
     return towers
+
+
+def _check_clip_skip(towers: Sequence[_Tower], clip_skip: int | None) -> None:
+    most = min(tower.model.config.num_hidden_layers - 1 - tower.is_xl for tower in towers)
+    if clip_skip is not None and not 0 <= clip_skip <= most:
+        raise BridgeError(f"clip_skip is {clip_skip}; this pipeline allows 0 to {most}")
 
 
 def _is_plain(pieces: Sequence[WeightedPiece], towers: Sequence[_Tower]) -> bool:

@@ -8,13 +8,14 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from bridge_diffusion.errors import BridgeError
 
@@ -117,7 +118,7 @@ def load_hidden_state_encoder(folder: Path, dtype: torch.dtype | None) -> PreTra
         model, report = AutoModel.from_pretrained(
             folder, dtype=dtype or "auto", local_files_only=True, output_loading_info=True
         )
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, UnpicklingError) as error:
         raise BridgeError(f"{folder} cannot be read as a text encoder: {_line(error)}") from error
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:
@@ -139,6 +140,12 @@ FAMILIES: dict[str, Loader] = {
     "electra": load_hidden_state_encoder,
 }
 """Each supported family and its loader: (folder, dtype or None for the files' own) => model."""
+
+
+def usable_positions(config: PretrainedConfig) -> int:
+    """How many tokens the model can place; the RoBERTa kind counts from its padding id on."""
+    offset = config.pad_token_id + 1 if config.model_type in ("roberta", "xlm-roberta") else 0
+    return config.max_position_embeddings - offset
 
 
 def load_tokenizer(folder: Path, family: str) -> Any:

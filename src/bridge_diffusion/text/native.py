@@ -57,7 +57,7 @@ class NativeTextEncoder:
         self.width: int = model.config.hidden_size
         self.pooled_width: int | None = self.width if encoding.pooled else None
         self._special = _special_ids(tokenizer)
-        positions = getattr(model.config, "max_position_embeddings", encoding.window)
+        positions = families.usable_positions(model.config)
         if encoding.window > positions:
             raise BridgeError(
                 f"text encoding: a window of {encoding.window} tokens is longer than the "
