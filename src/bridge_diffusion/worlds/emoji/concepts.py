@@ -26,6 +26,11 @@ NATIVE_REGIONS = {
 LITERAL_PROBES = ("1F9E7", "1F96E", "1F3EE", "1F359", "1F4AE", "1F4B4")
 
 
+def characters(codepoints: str) -> str:
+    """The text that code points stand for: 1F9E7 gives 🧧."""
+    return "".join(chr(int(point, 16)) for point in codepoints.split("-"))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Concept:
     """One thing that can be drawn."""
@@ -43,14 +48,21 @@ class Concept:
 
     @property
     def emoji(self) -> str:
-        return "".join(chr(int(point, 16)) for point in self.codepoints.split("-"))
+        """The concept as a character, as it is typed."""
+        return characters(self.codepoints)
 
     @property
     def held_out(self) -> bool:
         """True if the English world never saw this concept."""
         return self.region is not None
 
+    @property
+    def literal_probe(self) -> bool:
+        """True for the six whose English names can be drawn literally, and wrongly."""
+        return self.codepoints in LITERAL_PROBES
+
     def native_to(self, language: str) -> bool:
+        """True if a bridge of this language is asked to teach the concept."""
         return self.region in NATIVE_REGIONS[language]
 
     def training_synonyms(self, language: str) -> tuple[str, ...]:
@@ -146,3 +158,12 @@ def small_world(language: str, every: int = 5) -> tuple[Concept, ...]:
         if position % every == 0 or concept.names["en"] in _PROBE_WORDS:
             chosen.append(concept)
     return tuple(chosen)
+
+
+def shipped_concepts() -> tuple[Concept, ...]:
+    """Those whose Noto and Twemoji pictures are part of this package.
+
+    Every language's `small_world` is among them, and so are all the held-out ones.
+    """
+    shared = small_world("en")
+    return tuple(c for c in all_concepts() if c.held_out or c in shared)

@@ -6,11 +6,13 @@ are equal, and nothing needs to be stored.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
 from bridge_diffusion.data.pairs import Pair
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.worlds.emoji.captions import (
     background_phrase,
     caption,
@@ -18,7 +20,7 @@ from bridge_diffusion.worlds.emoji.captions import (
     default_colours,
     half_caption,
 )
-from bridge_diffusion.worlds.emoji.concepts import Concept
+from bridge_diffusion.worlds.emoji.concepts import LANGUAGES, Concept, small_world
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 
 # Side of the emoji as a part of the picture's side, and the centre as parts of width and height.
@@ -174,6 +176,23 @@ class EmojiScenes:
     """Weights of the kinds of scene."""
     mix: CaptionMix = field(default_factory=CaptionMix)
     """How often captions tell less than all."""
+
+    @classmethod
+    def shipped(cls, *, language: str, size: int, seed: int = 0, count: int = 1_000_000) -> Self:
+        """Scenes of a language's `small_world` with the Noto pictures of this package.
+
+        Raises:
+            BridgeError: the world has no captions in this language.
+        """
+        if language not in LANGUAGES:
+            raise BridgeError(
+                f"the emoji world has no captions in {language!r}; it has {', '.join(LANGUAGES)}"
+            )
+        sprites = Sprites.shipped("noto")
+        concepts = small_world(language)
+        return cls(
+            concepts=concepts, sprites=sprites, language=language, size=size, count=count, seed=seed
+        )
 
     def __len__(self) -> int:
         return self.count

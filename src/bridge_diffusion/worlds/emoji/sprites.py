@@ -9,13 +9,17 @@ from PIL import Image
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.worlds.emoji.artwork import draw_emoji
 
+SHIPPED_VENDORS = ("noto", "twemoji")
+
 
 @dataclass(frozen=True, slots=True)
 class Sprites:
     """RGBA drawings by code points."""
 
     vendor: str
+    """Key of `artwork.VENDORS`."""
     pictures: dict[str, Image.Image]
+    """Square drawings by code points, cropped to the opaque box."""
     _resized: dict[tuple[str, int], Image.Image] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -24,31 +28,62 @@ class Sprites:
         return cls(vendor, {code: draw_emoji(vendor, code, size) for code in codepoints})
 
     @classmethod
+    def shipped(cls, vendor: str) -> "Sprites":
+        """The 64-pixel pictures that are part of this package: `concepts.shipped_concepts()`.
+
+        Raises:
+            BridgeError: this vendor's pictures are not shipped.
+        """
+        if vendor not in SHIPPED_VENDORS:
+            raise BridgeError(
+                f"no {vendor} pictures are shipped, only {' and '.join(SHIPPED_VENDORS)}; "
+                "draw them with: bdm world data"
+            )
+        return cls.load(Path(__file__).parent / "pictures", vendor)
+
+    @classmethod
     def load(cls, folder: Path, vendor: str) -> "Sprites":
         """Reads the PNG files that `bdm world data` wrote: `folder/vendor/1F9E7.png`.
 
         Raises:
-            BridgeError: the folder holds no pictures of this vendor.
+            BridgeError: the folder holds no pictures of this vendor, or one is damaged.
         """
         paths = sorted((folder / vendor).glob("*.png"))
         if not paths:
             raise BridgeError(
                 f"no {vendor} pictures in {folder}; run: bdm world data --out {folder}"
             )
-        return cls(vendor, {path.stem: Image.open(path).convert("RGBA") for path in paths})
+        return cls(vendor, {path.stem: _read(path) for path in paths})
 
     def save(self, folder: Path) -> None:
+        """Writes them as PNG files, `folder/vendor/1F9E7.png`."""
         target = folder / self.vendor
         target.mkdir(parents=True, exist_ok=True)
         for code, picture in self.pictures.items():
             picture.save(target / f"{code}.png", optimize=True)
 
     def picture(self, codepoints: str, side: int) -> Image.Image:
-        """One drawing, RGBA, `side` x `side` pixels."""
+        """One drawing, RGBA, `side` x `side` pixels.
+
+        Raises:
+            BridgeError: there is none of this concept.
+        """
         key = (codepoints, side)
         if key not in self._resized:
+            if codepoints not in self.pictures:
+                raise BridgeError(
+                    f"no {self.vendor} picture of {codepoints} among these {len(self.pictures)}; "
+                    "draw all of them with: bdm world data"
+                )
             # Premultiplied while resizing, else the colour of clear pixels bleeds into the edges.
             picture = self.pictures[codepoints].convert("RGBa")
             resized = picture.resize((side, side), Image.Resampling.LANCZOS)
             self._resized[key] = resized.convert("RGBA")
         return self._resized[key]
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        return Image.open(path).convert("RGBA")
+    except OSError as error:
+        raise BridgeError(f"{path} is no readable picture; build the world's data anew") from error
