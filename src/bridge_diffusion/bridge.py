@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from bridge_diffusion.errors import BridgeError
@@ -110,8 +110,7 @@ class Bridge:
             text_encoder = folder / TEXT_FOLDER if text_encoder is None else text_encoder
         else:
             branch = read_branch(published_branch_folder(folder), dtype)
-            family = "sdxl" if branch.config.addition_embed_type else "sd15"
-            config = published_config(family, branch.native_width)
+            config = published_config(family_of(branch), branch.native_width)
         if text_encoder is None:
             raise BridgeError(
                 f"{name} is a published branch and has no text encoder: name it, "
@@ -185,7 +184,7 @@ class Bridge:
         return self
 
     def detach(self) -> None:
-        """Restore the pipeline exactly as it was. Without effect on a bridge that is not attached."""
+        """Restore the pipeline exactly as it was; no effect on a bridge that is not attached."""
         if self._hooks is not None:
             self._hooks.detach()
         self._hooks = self._pipe = None
@@ -285,7 +284,7 @@ class Bridge:
             call["callback_on_step_end"] = window
         return call
 
-    def _layout(self, unet: nn.Module) -> PackLayout:
+    def _layout(self, unet: UNet2DConditionModel) -> PackLayout:
         return PackLayout(
             english_width=unet.config.cross_attention_dim,
             native_width=self.branch.native_width,
@@ -293,7 +292,7 @@ class Bridge:
             pooled_width=self.branch.pooled_width,
         )
 
-    def _check_family(self, unet: nn.Module) -> None:
+    def _check_family(self, unet: UNet2DConditionModel) -> None:
         """The backbone must be one that the branch was made for."""
         family = family_of(unet)
         if family != self.config.family:

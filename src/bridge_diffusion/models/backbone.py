@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -53,7 +54,7 @@ class BackboneHooks:
                 unet.register_forward_pre_hook(self._before_unet, with_kwargs=True, prepend=True)
             )
             self._handles.append(unet.register_forward_hook(self._after_unet, always_call=True))
-            if not hasattr(unet, "_orig_mod"):  # hooks inside a compiled graph would break it
+            if isinstance(unet, UNet2DConditionModel):  # a compiled one is not: hooks break graphs
                 self._shared.attach(unet)
             self._modules.append(unet)
         for net in controlnets:
@@ -145,14 +146,15 @@ class BackboneHooks:
         if not self._shared.attached or not may_share(call):
             return False
         if self._prompt.shared is None:
-            self._prompt.shared = halves_are_equal(unet, call["sample"], call, pack)
+            self._prompt.shared = halves_are_equal(unet, call, pack)
         return self._prompt.shared
 
 
 def _bound(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """All arguments by name, as a new dict."""
-    names = list(inspect.signature(type(getattr(module, "_orig_mod", module)).forward).parameters)
-    return {**dict(zip(names[1:], args, strict=False)), **kwargs}
+    kind: Any = type(getattr(module, "_orig_mod", module))
+    _self, *names = inspect.signature(kind.forward).parameters
+    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def _add_residuals(call: dict[str, Any], down: DownResiduals, mid: MidResidual) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self, get_args
 from diffusers import UNet2DConditionModel
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.models.branch import BridgeBranch
 from bridge_diffusion.text import RELEASE_ENCODING, TextEncoding
 
 FORMAT_VERSION = 1
@@ -52,11 +53,7 @@ class BridgeConfig:
     """Version of `bridge.json`; newer ones than this library knows are refused."""
 
     def __post_init__(self) -> None:
-        if self.format_version > FORMAT_VERSION:
-            raise BridgeError(
-                f"this bridge has format version {self.format_version}; this library reads up to "
-                f"{FORMAT_VERSION}: update bridge-diffusion"
-            )
+        _check_version(self.format_version)
         if self.family not in get_args(Family):
             raise BridgeError(
                 f"bridge of family {self.family!r}; known are {', '.join(get_args(Family))}"
@@ -69,10 +66,8 @@ class BridgeConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote. Raises `BridgeError` on unknown, missing or mistyped fields."""
-        version = values.get("format_version")
-        if isinstance(version, int) and version > FORMAT_VERSION:
-            cls.__post_init__  # the version is told before any field of the future
+        """Read what `to_json` wrote. `BridgeError` on unknown, missing or mistyped fields."""
+        _check_version(values.get("format_version"))  # before any field of the future
         unknown = sorted(set(values) - {f.name for f in fields(cls)})
         if unknown:
             raise BridgeError(
@@ -110,9 +105,17 @@ def published_config(family: Family, native_width: int) -> BridgeConfig:
     )
 
 
-def family_of(unet: UNet2DConditionModel) -> Family:
-    """The family of a backbone, from its UNet."""
-    return "sdxl" if unet.config.addition_embed_type == "text_time" else "sd15"
+def _check_version(version: Any) -> None:
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise BridgeError(
+            f"this bridge has format version {version}; this library reads up to "
+            f"{FORMAT_VERSION}: update bridge-diffusion"
+        )
+
+
+def family_of(network: UNet2DConditionModel | BridgeBranch) -> Family:
+    """The family of a backbone's UNet or of a branch."""
+    return "sdxl" if network.config.addition_embed_type == "text_time" else "sd15"
 
 
 def model_card(config: BridgeConfig) -> str:

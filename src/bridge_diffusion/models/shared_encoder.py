@@ -10,6 +10,7 @@ import threading
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import (
     AttnProcessor,
     AttnProcessor2_0,
@@ -57,7 +58,7 @@ class SharedEncoder:
         self._batch = _Batch()
         self._handles: list[RemovableHandle] = []
 
-    def attach(self, unet: nn.Module) -> None:
+    def attach(self, unet: UNet2DConditionModel) -> None:
         for block in (*unet.down_blocks, unet.mid_block):
             if block is not None:
                 before = block.register_forward_pre_hook(self._halve, with_kwargs=True)
@@ -101,13 +102,14 @@ class SharedEncoder:
         return torch.cat([sample, sample]), tuple(torch.cat([skip, skip]) for skip in skips)
 
 
-def halves_are_equal(unet: nn.Module, sample: Tensor, call: dict[str, Any], pack: Unpacked) -> bool:
+def halves_are_equal(unet: UNet2DConditionModel, call: dict[str, Any], pack: Unpacked) -> bool:
     """Whether both halves of this batch are one guidance pair that the encoder cannot tell apart.
 
     The pack says which rows are negative, so a batch of equal prompts without guidance, whose
     latents part after the first step, is never mistaken for a pair. Waits for the device:
     ask once a prompt, and `may_share` at every step.
     """
+    sample = call["sample"]
     half, odd = divmod(len(sample), 2)
     if odd or not bool((~pack.positive[:half]).all() and pack.positive[half:].all()):
         return False
