@@ -1,0 +1,41 @@
+"""Pictures => pixels of the size that a model is trained at."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from bridge_diffusion.data.pairs import UnreadablePicture
+
+
+def read_picture(path: Path, key: str) -> Image.Image:
+    """Decode a file to RGB: turned as its EXIF says, transparency laid on white.
+
+    UnreadablePicture if the file cannot be decoded to the end.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image)
+            return image.convert("RGB")
+    except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
+        raise UnreadablePicture(key, str(error) or type(error).__name__) from error
+
+
+def fit_square(image: Image.Image, size: int) -> Image.Image:
+    """Scale the shorter side to `size` pixels and cut the middle square out."""
+    if image.size == (size, size):
+        return image
+    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+def to_pixels(image: Image.Image) -> Float[Tensor, "3 height width"]:
+    """RGB, uint8 0..255 => float -1..1."""
+    values = torch.from_numpy(np.array(image, dtype=np.uint8))
+    return values.permute(2, 0, 1).float() / 127.5 - 1

@@ -1,0 +1,268 @@
+"""What a branch is trained on: latents of pictures, with the native text states of a caption.
+
+Two sources of the same numbers: `LiveExamples` encodes at every step, `CachedExamples` encodes
+everything once, before training, and reads it back from the disk.
+"""
+
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from bridge_diffusion.data.pairs import Pair, PairDataset, UnreadablePicture, fingerprint
+from bridge_diffusion.data.pixels import fit_square, to_pixels
+from bridge_diffusion.data.store import Item, TensorStore, build_store, module_hash
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.text import NativeTextEncoder, TextEncoding
+from bridge_diffusion.training.loop import Batch
+from bridge_diffusion.training.order import Pick
+
+Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny
+
+_log = logging.getLogger(__name__)
+
+#: Changes when the meaning of the stored numbers does, so that older caches are made anew.
+_CACHE_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Encoded:
+    """A batch as the nets read it."""
+
+    latents: Float[Tensor, "batch channels height width"]
+    """Scaled as the backbone wants them."""
+    states: Float[Tensor, "batch tokens width"]
+    """Hidden states of the native text encoder; zero where padded."""
+    mask: Bool[Tensor, "batch tokens"]
+    """True where the branch may attend."""
+
+
+class Examples(Protocol):
+    """A source of training examples."""
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+
+    def batch(self, picks: Sequence[Pick]) -> Batch:
+        """What can be prepared in a background thread on the CPU."""
+
+    def encoded(self, batch: Batch) -> Encoded:
+        """The batch, already on its device, as the nets read it."""
+
+
+class LiveExamples:
+    """Encodes pictures and captions at every step; needs no disk, costs both encoders."""
+
+    def __init__(
+        self, dataset: PairDataset, vae: Autoencoder, text: NativeTextEncoder, *, size: int
+    ) -> None:
+        self._dataset, self._vae, self._text, self._size = dataset, vae, text, size
+        self.skipped: dict[str, str] = {}
+        """Unreadable pictures met so far: why, by name."""
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def batch(self, picks: Sequence[Pick]) -> Batch:
+        """Pixels, -1..1, and captions; the pair after an unreadable one stands in for it."""
+        pixels, captions = [], []
+        for pick in picks:
+            pair = self._readable(pick.index)
+            pixels.append(to_pixels(fit_square(pair.image, self._size)))
+            captions.append(pick.caption_of(pair.captions))
+        return {"pixels": torch.stack(pixels), "captions": captions}
+
+    def encoded(self, batch: Batch) -> Encoded:
+        prompts = [literal_prompt(text, self._text.encoding) for text in batch["captions"]]
+        native = self._text.encode(prompts)
+        latents = encode_pixels(self._vae, batch["pixels"])
+        return Encoded(latents=latents, states=native.hidden.float(), mask=native.mask)
+
+    def _readable(self, index: int) -> Pair:
+        count = len(self._dataset)
+        for offset in range(count):
+            try:
+                return self._dataset[(index + offset) % count]
+            except UnreadablePicture as unreadable:
+                if unreadable.key not in self.skipped:
+                    _log.warning("skipped: %s", unreadable)
+                    self.skipped[unreadable.key] = unreadable.reason
+        first = next(iter(self.skipped))
+        raise BridgeError(f"none of the {count} pictures can be read; look at {first}")
+
+
+class CachedExamples:
+    """Latents and text states that were encoded once, read back from the disk."""
+
+    def __init__(self, pictures: TensorStore, texts: TensorStore) -> None:
+        """Stores as `cache_pictures` and `cache_texts` make them."""
+        self._pictures, self._texts = pictures, texts
+        self._usable = [i for i, note in enumerate(pictures.notes) if "unreadable" not in note]
+        self._text_of = {caption: i for i, caption in enumerate(texts.notes)}
+        self.skipped: dict[str, str] = {
+            note["key"]: note["unreadable"] for note in pictures.notes if "unreadable" in note
+        }
+        """Unreadable pictures: why, by name."""
+        if not self._usable:
+            raise BridgeError(f"none of the {len(pictures)} pictures can be read")
+
+    def __len__(self) -> int:
+        return len(self._usable)
+
+    def batch(self, picks: Sequence[Pick]) -> Batch:
+        """Latents, and the states of all captions padded to the longest."""
+        latents, states = [], []
+        for pick in picks:
+            index = self._usable[pick.index]
+            caption = pick.caption_of(self._pictures.notes[index]["captions"])
+            latents.append(self._pictures[index])
+            states.append(self._texts[self._text_of[caption]].float())
+        lengths = torch.tensor([len(rows) for rows in states])
+        return {
+            "latents": torch.cat(latents).float(),
+            "states": pad_sequence(states, batch_first=True),
+            "mask": torch.arange(int(lengths.max())) < lengths[:, None],
+        }
+
+    def encoded(self, batch: Batch) -> Encoded:
+        return Encoded(latents=batch["latents"], states=batch["states"], mask=batch["mask"])
+
+
+Progress = Callable[[int], None]
+
+
+def cache_pictures(
+    cache: Path,
+    dataset: PairDataset,
+    vae: Autoencoder,
+    *,
+    size: int,
+    progress: Progress | None = None,
+) -> TensorStore:
+    """Encode all pictures once. Item i: the latents of pair i, float16, with its captions.
+
+    An unreadable picture is an item without rows that says why.
+    """
+    identity = {
+        "what": "latents",
+        "format": _CACHE_FORMAT,
+        "data": fingerprint(dataset),
+        "model": module_hash(vae),
+        "config": {key: repr(value) for key, value in sorted(vae.config.items())},
+        "size": size,
+    }
+
+    def encode(indices: Sequence[int]) -> list[Item]:
+        notes: list[dict[str, Any]] = []
+        pixels = []
+        for index in indices:
+            try:
+                pair = dataset[index]
+            except UnreadablePicture as unreadable:
+                _log.warning("skipped: %s", unreadable)
+                notes.append({"key": unreadable.key, "unreadable": unreadable.reason})
+                continue
+            notes.append({"key": pair.key, "captions": list(pair.captions)})
+            pixels.append(to_pixels(fit_square(pair.image, size)))
+        if not pixels:
+            return [Item(torch.zeros(0), note) for note in notes]
+        latents = encode_pixels(vae, torch.stack(pixels).to(vae.device)).half().cpu()
+        rows = iter(latents.split(1))
+        nothing = latents[:0]
+        return [Item(nothing if "unreadable" in note else next(rows), note) for note in notes]
+
+    # A chunk is one forward of the VAE: keep its pixels to about one picture of 1024 x 1024.
+    chunk = max(1, 1024 * 1024 // (size * size))
+    return build_store(
+        cache, identity, len(dataset), encode, chunk=min(64, chunk), progress=progress
+    )
+
+
+def cache_texts(
+    cache: Path,
+    captions: Sequence[str],
+    text: NativeTextEncoder,
+    *,
+    progress: Progress | None = None,
+) -> TensorStore:
+    """Encode each different caption, and the empty one, once.
+
+    Item i: the states of the i-th caption's tokens that are attended to, float16. The states of
+    masked tokens are left out, which changes nothing: attention does not know their order.
+    """
+    different = sorted({"", *captions}, key=lambda caption: (len(caption), caption))
+    identity = {
+        "what": "text states",
+        "format": _CACHE_FORMAT,
+        "data": hashlib.sha256(json.dumps(different).encode()).hexdigest(),
+        "model": module_hash(text.model),
+        "tokenizer": _tokenizer_hash(text.tokenizer),
+        "encoding": text.encoding.to_json(),
+    }
+
+    def encode(indices: Sequence[int]) -> list[Item]:
+        chosen = [different[index] for index in indices]
+        native = text.encode([literal_prompt(caption, text.encoding) for caption in chosen])
+        states = native.hidden.half()
+        if not states.isfinite().all():
+            raise BridgeError("the native text encoder gave values that are not finite")
+        return [
+            Item(rows[mask].cpu(), caption)
+            for rows, mask, caption in zip(states, native.mask, chosen, strict=True)
+        ]
+
+    return build_store(cache, identity, len(different), encode, chunk=64, progress=progress)
+
+
+def captions_of(pictures: TensorStore) -> list[str]:
+    """All captions of a store that `cache_pictures` made."""
+    return [caption for note in pictures.notes for caption in note.get("captions", ())]
+
+
+@torch.no_grad()
+def encode_pixels(
+    vae: Autoencoder, pixels: Float[Tensor, "batch 3 height width"]
+) -> Float[Tensor, "batch channels rows columns"]:
+    """Float -1..1 => latents of about unit variance, float32.
+
+    A KL autoencoder's mean is taken: its deviation is far below the least noise of training.
+    BridgeError if a value is not finite, as with SDXL's own VAE in float16.
+    """
+    with torch.autocast(vae.device.type, enabled=False):
+        out = vae.encode(pixels.to(vae.dtype))
+    latents = out.latents if hasattr(out, "latents") else out.latent_dist.mode()
+    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    latents = (latents.float() - shift) * vae.config.scaling_factor
+    if not latents.isfinite().all():
+        raise BridgeError(
+            f"the VAE gave latents that are not finite in {vae.dtype}; load it in float32"
+        )
+    return latents
+
+
+def literal_prompt(caption: str, encoding: TextEncoding) -> str:
+    """A prompt whose text is the caption as it stands, whatever brackets it has.
+
+    Captions are what people wrote about pictures; prompt syntax is for those who draw.
+    """
+    full_width = encoding.special_ids == "tokenizer"
+    signs = r"[\\()\[\]（）［］]" if full_width else r"[\\()\[\]]"
+    return re.sub(signs, lambda sign: "\\" + sign.group(), caption)
+
+
+def _tokenizer_hash(tokenizer: Any) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    text = (
+        json.dumps(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
+    )
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,52 @@
+"""Which pair of a data set, and which of its captions, each place of each batch gets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bridge_diffusion.training.seeds import stream_seed
+
+_SHUFFLE, _DRAW = 0, 1  # positions of the random streams of a seed
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """One place of a batch."""
+
+    index: int
+    """Position of the pair."""
+    caption: float | None
+    """0 <= draw < 1 among the pair's captions; None if the place has no caption."""
+
+    def caption_of(self, captions: Sequence[str]) -> str:
+        """The drawn caption; the empty one if it was dropped."""
+        return "" if self.caption is None else captions[int(self.caption * len(captions))]
+
+
+class ShuffledOrder:
+    """Every pair once an epoch, each epoch in another order. A function of the seed alone."""
+
+    def __init__(self, count: int, *, batch_size: int, caption_dropout: float, seed: int) -> None:
+        self._count, self._batch_size = count, batch_size
+        self._caption_dropout, self._seed = caption_dropout, seed
+        self._epoch = -1
+        self._permutation = np.empty(0, dtype=np.int64)
+
+    def batch(self, index: int) -> list[Pick]:
+        """What the index-th batch is made of; the last one of an epoch reaches into the next."""
+        random = np.random.default_rng(stream_seed(self._seed, _DRAW, index))
+        picks = []
+        for place in range(index * self._batch_size, (index + 1) * self._batch_size):
+            epoch, position = divmod(place, self._count)
+            drop, draw = random.random(2)
+            caption = None if drop < self._caption_dropout else float(draw)
+            picks.append(Pick(int(self._order_of(epoch)[position]), caption))
+        return picks
+
+    def _order_of(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            random = np.random.default_rng(stream_seed(self._seed, _SHUFFLE, epoch))
+            self._permutation = random.permutation(self._count)
+            self._epoch = epoch
+        return self._permutation
