@@ -1,0 +1,1 @@
+"""Measurement: an independent evaluator, retrieval scores, and the emoji world's experiments."""
