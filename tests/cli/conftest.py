@@ -1,4 +1,4 @@
-"""A Stable Diffusion pipeline of a few thousand parameters, saved as an ordinary folder."""
+"""A Stable Diffusion pipeline of a few thousand parameters, a bridge to it, and the command."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -13,9 +13,19 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTokenizer,
+)
 
+from bridge_diffusion.bridge import Bridge, BridgeConfig
 from bridge_diffusion.cli.main import main
+from bridge_diffusion.models.branch import BridgeBranch
+from bridge_diffusion.text import NativeTextEncoder
 
 
 def tiny_unet(in_channels: int = 4, text_width: int = 32) -> UNet2DConditionModel:
@@ -58,7 +68,9 @@ def tiny_pipeline(in_channels: int = 4) -> StableDiffusionPipeline:
         text_encoder=CLIPTextModel(text_config),
         tokenizer=tokenizer,
         unet=tiny_unet(in_channels),
-        scheduler=DPMSolverMultistepScheduler(beta_schedule="scaled_linear", beta_start=0.00085),
+        scheduler=DPMSolverMultistepScheduler(
+            beta_schedule="scaled_linear", beta_start=0.00085, steps_offset=1
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -105,3 +117,40 @@ def bdm(
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def bridge(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A bridge to the tiny pipeline, with residuals that are not zero. Tests must not change it."""
+    folder = tmp_path_factory.mktemp("bridges")
+    native = NativeTextEncoder.from_pretrained(_native_text_encoder(folder / "text"))
+    unet = UNet2DConditionModel.from_pretrained(model / "unet")
+    branch = BridgeBranch.from_backbone(unet, native.width)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in branch.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.5)
+    config = BridgeConfig(
+        family="sd15", text_encoding=native.encoding, native_width=native.width, languages=("zh",)
+    )
+    Bridge(branch, native, config).save_pretrained(folder / "bridge")
+    return folder / "bridge"
+
+
+def _native_text_encoder(folder: Path) -> Path:
+    folder.mkdir()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"红包狐狸雪地月饼"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    config = BertConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+    )
+    torch.manual_seed(0)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    return folder

@@ -52,13 +52,12 @@ def draw(opened: OpenedModel, request: GenerationRequest) -> Iterator[Drawing]:
     """
     pipe, inputs = _pipeline_for(opened, request)
     seed = request.seed if request.seed is not None else secrets.randbits(_RANDOM_SEED_BITS)
-    settings = pipe.scheduler.config
-    embeddings = _embeddings(opened, request)
     for index in range(request.n):
         single = replace(request, seed=seed + index, n=1)
         # A fresh scheduler a picture: some keep the history of their last run.
-        pipe.scheduler = type(pipe.scheduler).from_config(settings)
-        image, blacked_out = _draw_one(pipe, single, inputs, embeddings)
+        pipe.scheduler = _scheduler(opened, request)
+        # Prompted anew for each picture: a bridge's step window serves one run.
+        image, blacked_out = _draw_one(pipe, single, inputs | _prompts(opened, request))
         yield Drawing(
             image=image,
             seed=seed + index,
@@ -71,12 +70,10 @@ def _draw_one(
     pipe: Any,
     request: GenerationRequest,
     inputs: Mapping[str, Any],
-    embeddings: Mapping[str, Any],
 ) -> tuple[Image.Image, bool]:
     assert request.seed is not None
     generator = torch.Generator("cpu").manual_seed(request.seed)
     output = pipe(
-        **embeddings,
         **inputs,
         num_inference_steps=request.steps,
         guidance_scale=request.guidance,
@@ -94,7 +91,13 @@ def _draw_one(
     return image, bool(flagged and flagged[0])
 
 
-def _embeddings(opened: OpenedModel, request: GenerationRequest) -> dict[str, Any]:
+def _scheduler(opened: OpenedModel, request: GenerationRequest) -> Any:
+    """The sampler over the model's noise schedule, with what the bridge expects of it."""
+    expected = {} if opened.bridge is None else opened.bridge.config.scheduler
+    return make_scheduler(request.scheduler, {**opened.pipe.scheduler.config, **expected})
+
+
+def _prompts(opened: OpenedModel, request: GenerationRequest) -> dict[str, Any]:
     """The pipeline's prompt arguments."""
     if opened.bridge is None:
         return {"prompt": request.prompt, "negative_prompt": request.negative or None}
@@ -110,7 +113,7 @@ def _embeddings(opened: OpenedModel, request: GenerationRequest) -> dict[str, An
 
 
 def _pipeline_for(opened: OpenedModel, request: GenerationRequest) -> tuple[Any, dict[str, Any]]:
-    """The stock pipeline for a request's inputs, with its scheduler, and these inputs."""
+    """The stock pipeline for a request's inputs, and these inputs."""
     pipe = opened.pipe
     size = _size(pipe, request)
     inputs: dict[str, Any] = {"width": size[0], "height": size[1]}
@@ -131,20 +134,18 @@ def _pipeline_for(opened: OpenedModel, request: GenerationRequest) -> tuple[Any,
             inputs["mask_image"] = _open(request.mask).convert("L").resize(size)
             drawing = AutoPipelineForInpainting.from_pipe(pipe)
     drawing.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
-    drawing.scheduler = make_scheduler(request.scheduler, pipe.scheduler.config)
     return drawing, inputs
 
 
 def _size(pipe: Any, request: GenerationRequest) -> tuple[int, int]:
     """Width and height of the picture, in pixels."""
     multiple = int(np.lcm(_STOCK_MULTIPLE, pipe.vae_scale_factor))
-    native = pipe.unet.config.sample_size * pipe.vae_scale_factor
     if request.size is not None:
         size, asked = request.size, "--size"
     elif request.init_image is not None:
         size, asked = _open(request.init_image).size, "the initial picture"
     else:
-        size, asked = (native, native), "the model's own size"
+        size, asked = _own_size(pipe), "the model's own size"
     if any(side % multiple for side in size):
         near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in size)
         raise BridgeError(
@@ -152,6 +153,13 @@ def _size(pipe: Any, request: GenerationRequest) -> tuple[int, int]:
             f"try --size {near}"
         )
     return size
+
+
+def _own_size(pipe: Any) -> tuple[int, int]:
+    """Width and height that the model was trained at, in pixels."""
+    sample = pipe.unet.config.sample_size
+    height, width = (sample, sample) if isinstance(sample, int) else sample
+    return width * pipe.vae_scale_factor, height * pipe.vae_scale_factor
 
 
 def _open(path: Path) -> Image.Image:

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.request import NO_BRIDGE, GenerationRequest
-from bridge_diffusion.identify import Identity, identify, is_pickle, read_header
+from bridge_diffusion.identify import Identity, identify, read_header
 
 if TYPE_CHECKING:
     from bridge_diffusion.bridge import Bridge
@@ -41,6 +41,7 @@ _PIPELINES = {
         StableDiffusionXLInpaintPipeline,
     )
 }
+_WORLD_LANGUAGE = "zh"
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -92,9 +93,9 @@ def open_model(request: GenerationRequest) -> OpenedModel:
         pipe=pipe,
         bridge=bridge,
         model_name=_name(model, request.model),
-        model_hash=_hash(model),
+        model_hash=_hash(model, ("unet",)),
         bridge_name=_name(bridge_source, request.bridge) if bridge_source is not None else "",
-        bridge_hash=_hash(bridge_source) if isinstance(bridge_source, Identity) else "",
+        bridge_hash=_hash(bridge_source, ("branch", "controlnet")),
         device=device,
         dtype=dtype,
     )
@@ -193,10 +194,10 @@ def _locate_bridge(name: str | None) -> Identity | str | None:
     """What a local bridge is; its name if it is on the hub; None for none."""
     if name == NO_BRIDGE:
         return None
-    if name is None:
-        from bridge_diffusion.worlds.emoji.paths import bridge_folder
+    from bridge_diffusion.worlds.emoji.paths import bridge_folder, shipped_languages
 
-        return identify(bridge_folder("zh"))
+    if name is None or name in shipped_languages():
+        return identify(bridge_folder(name or _WORLD_LANGUAGE))
     path = Path(name).expanduser()
     if not path.exists() and is_hub_name(name):
         return name
@@ -267,6 +268,8 @@ def _place(pipe: Any, bridge: "Bridge | None", device: str, offload: bool) -> No
         pipe.enable_model_cpu_offload(device=device)
     else:
         pipe.to(device)
+        if bridge is not None:
+            bridge.to(device)
 
 
 @contextmanager
@@ -296,27 +299,27 @@ def _name(source: Identity | str | None, given: str | None) -> str:
     return source.path.stem if isinstance(source, Identity) else given
 
 
-def _hash(source: Identity | None) -> str:
-    """First 10 digits of the SHA-256 of the network's weights, as AUTOMATIC1111 shows it."""
-    if source is None:
+def _hash(source: Identity | str | None, parts: tuple[str, ...]) -> str:
+    """First 10 digits of the SHA-256 of the weights, as AUTOMATIC1111 shows it.
+
+    Args:
+        parts: Folders that may hold them, the first that does counts; else they lie at the root.
+    """
+    if not isinstance(source, Identity):
         return ""
     digest = hashlib.sha256()
-    for file in _weight_files(source.path):
+    for file in _weight_files(source.path, parts):
         with file.open("rb") as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()[:10]
 
 
-def _weight_files(path: Path) -> list[Path]:
+def _weight_files(path: Path, parts: tuple[str, ...]) -> list[Path]:
     if path.is_file():
         return [path]
-    for part in ("branch", "controlnet", "unet", "."):
-        files = [file for file in sorted((path / part).glob("*")) if _is_weights(file)]
-        if files:
-            return files
+    for part in (*parts, "."):
+        for pattern in ("*.safetensors", "*.bin"):
+            if files := sorted((path / part).glob(pattern)):
+                return files
     return []
-
-
-def _is_weights(file: Path) -> bool:
-    return file.suffix in (".safetensors", ".bin") or (file.is_file() and is_pickle(file))

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 from bridge_diffusion.errors import BridgeError
 
 SchedulerName = Literal[
-    "dpm++", "dpm++-karras", "ddim", "euler", "euler-a", "heun", "lms", "pndm", "unipc", "lcm"
+    "dpm++", "dpm++-karras", "ddim", "euler", "euler-a", "heun", "pndm", "unipc", "lcm"
 ]
 LARGEST_SEED = 2**63 - 1
 NO_BRIDGE = "none"
@@ -32,8 +32,8 @@ class GenerationRequest:
     model: str | None = None
     """The backbone: a pipeline folder, a single file or a hub name [default: the emoji world]."""
     bridge: str | None = None
-    """The bridge: a folder or a hub name, or "none" to draw with the backbone alone [default: the
-    emoji world's Chinese bridge]."""
+    """The bridge: a folder, a hub name, a language of the emoji world such as zh, or "none" to draw
+    with the backbone alone [default: zh]."""
     text_encoder: str | None = None
     """The native text encoder, for a bridge saved without one: a folder or a hub name."""
     scale: float = 1.0

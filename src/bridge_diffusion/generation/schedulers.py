@@ -29,7 +29,6 @@ _SAMPLERS: dict[str, _Sampler] = {
     "euler": _Sampler(scheduler="EulerDiscreteScheduler", infotext="Euler"),
     "euler-a": _Sampler(scheduler="EulerAncestralDiscreteScheduler", infotext="Euler a"),
     "heun": _Sampler(scheduler="HeunDiscreteScheduler", infotext="Heun"),
-    "lms": _Sampler(scheduler="LMSDiscreteScheduler", infotext="LMS"),
     "pndm": _Sampler(scheduler="PNDMScheduler", infotext="PLMS", settings={"skip_prk_steps": True}),
     "unipc": _Sampler(scheduler="UniPCMultistepScheduler", infotext="UniPC"),
     "lcm": _Sampler(scheduler="LCMScheduler", infotext="LCM"),

@@ -77,27 +77,27 @@ def read_metadata(path: Path) -> ImageMetadata:
             if image.format == "PNG":
                 image.load()  # text chunks may follow the pixels
                 text = getattr(image, "text", {})
-                infotext, record = text.get(_INFOTEXT_CHUNK), text.get(_RECORD_CHUNK)
+                infotext, record = text.get(_INFOTEXT_CHUNK), _record(text.get(_RECORD_CHUNK))
             else:
                 fields = image.getexif().get_ifd(ExifTags.IFD.Exif)
-                infotext = _comment(fields.get(ExifTags.Base.UserComment))
-                record = fields.get(ExifTags.Base.MakerNote)
+                record = _record(fields.get(ExifTags.Base.MakerNote))
+                infotext = _comment(fields.get(ExifTags.Base.UserComment), ours=record is not None)
     except FileNotFoundError:
         raise BridgeError(f"no picture at {path}; check the path") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise BridgeError(
             f"{path} cannot be read as a picture ({error}); give a PNG, JPEG or WebP"
         ) from error
-    return ImageMetadata(infotext=infotext, record=_record(record))
+    return ImageMetadata(infotext=infotext, record=record)
 
 
-def _comment(value: object) -> str | None:
+def _comment(value: object, *, ours: bool) -> str | None:
     if not isinstance(value, bytes):
         return value if isinstance(value, str) else None
     if value.startswith(_UNICODE):
-        # Little-endian text comes from other programs; ours, and piexif's, is big-endian.
+        # Ours, and piexif's, is big-endian; of other programs the zero bytes tell.
         body = value[len(_UNICODE) :]
-        little = body[1::2].count(0) > body[0::2].count(0)
+        little = not ours and body[1::2].count(0) > body[0::2].count(0)
         return body.decode("utf-16-le" if little else "utf-16-be", errors="replace")
     return value.removeprefix(b"ASCII\0\0\0").decode("utf-8", errors="replace")
 

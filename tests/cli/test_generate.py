@@ -1,0 +1,151 @@
+"""`bdm generate`, from the command line to the pixels of the file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bridge_diffusion.images.infotext import parse_infotext
+from bridge_diffusion.images.metadata import ImageMetadata, encode_image, read_metadata
+
+
+@pytest.fixture
+def draw(bdm: Callable, model: Path, bridge: Path, tmp_path: Path) -> Callable:
+    """Run `bdm generate` with the tiny model and bridge, into `out` of the test's folder."""
+
+    def run(*arguments: object, bridge: object = bridge) -> object:
+        return bdm(
+            "generate", *arguments, "--model", model, "--bridge", bridge, "--steps", 2,
+            "--out", tmp_path / "out",
+        )  # fmt: skip
+
+    return run
+
+
+def pixels(path: Path | str) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def only_picture(outcome: object) -> Path:
+    assert outcome.code == 0, outcome.err
+    (line,) = outcome.lines
+    return Path(line)
+
+
+def test_a_picture_is_drawn_and_says_how(draw: Callable) -> None:
+    path = only_picture(draw("红包", "--english", "blue, red", "--seed", 7, "--scale", 0.5))
+    assert path.name == "00001-红包.png"
+    assert pixels(path).shape == (16, 16, 3)
+    info = parse_infotext(read_metadata(path).infotext)
+    assert info.prompt == "blue, red"
+    assert info.parameters["Native prompt"] == "红包"
+    assert info.parameters["Seed"] == "7"
+    assert info.parameters["Bridge scale"] == "0.5"
+    assert len(info.parameters["Bridge hash"]) == 10
+
+
+def test_the_bridge_acts(draw: Callable) -> None:
+    drawn = [only_picture(draw(*words, "--seed", 1)) for words in (
+        ["红包"], ["月饼"], ["红包", "--scale", 0], ["红包", "--negative", "雪"],
+    )]  # fmt: skip
+    images = [pixels(path).tobytes() for path in drawn]
+    assert len(set(images)) == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--english", "a fox", "--negative", "雪", "--negative-english", "snow"),
+        ("--scheduler", "euler-a", "--guidance", 1.0),
+        ("--start", 0.5, "--size", "24x16"),
+    ],
+)
+def test_a_picture_is_drawn_again_bit_for_bit_from_its_file(
+    draw: Callable, bdm: Callable, tmp_path: Path, options: tuple
+) -> None:
+    outcome = draw("红包", "--n", 2, *options)
+    _, second = outcome.lines
+    again = only_picture(bdm("generate", "--from", second, "--out", tmp_path / "again"))
+    np.testing.assert_array_equal(pixels(again), pixels(second))
+    assert read_metadata(again) == read_metadata(Path(second))
+
+
+def test_options_change_what_is_drawn_from_a_file(draw: Callable, bdm: Callable) -> None:
+    first = only_picture(draw("红包", "--seed", 3))
+    again = only_picture(bdm("generate", "--from", first, "--seed", 4, "--out", first.parent))
+    request = read_metadata(again).record["request"]
+    assert (request["prompt"], request["seed"]) == ("红包", 4)
+    assert not np.array_equal(pixels(again), pixels(first))
+
+
+def test_other_weights_do_not_draw_a_file_again(draw: Callable, bdm: Callable) -> None:
+    path = only_picture(draw("红包"))
+    record = dict(read_metadata(path).record) | {"bridge_hash": "0123456789"}
+    image = Image.fromarray(pixels(path))
+    path.write_bytes(encode_image(image, ".png", ImageMetadata(infotext="", record=record)))
+    outcome = bdm("generate", "--from", path)
+    assert outcome.code == 2
+    assert "0123456789" in outcome.err
+
+
+def test_each_picture_has_its_own_seed(draw: Callable) -> None:
+    several = draw("红包", "--n", 3, "--seed", 5)
+    alone = only_picture(draw("红包", "--seed", 7))
+    assert [Path(line).name[:5] for line in several.lines] == ["00001", "00002", "00003"]
+    np.testing.assert_array_equal(pixels(several.lines[2]), pixels(alone))
+
+
+def test_without_a_bridge_the_backbone_reads_the_prompt(draw: Callable) -> None:
+    path = only_picture(draw("a fox", bridge="none"))
+    info = parse_infotext(read_metadata(path).infotext)
+    assert info.prompt == "a fox"
+    assert "Native prompt" not in info.parameters
+
+
+def test_json_is_one_line_a_picture(draw: Callable) -> None:
+    outcome = draw("红包", "--n", 2, "--seed", 5, "--json")
+    first, second = (json.loads(line) for line in outcome.lines)
+    assert (first["seed"], second["seed"]) == (5, 6)
+    assert Path(second["path"]).is_file()
+
+
+def test_one_named_file(draw: Callable, bdm: Callable, tmp_path: Path) -> None:
+    first = only_picture(draw("红包"))
+    for suffix in (".png", ".jpg", ".webp"):
+        path = tmp_path / f"sub/named{suffix}"
+        outcome = bdm("generate", "--from", first, "--out", path)
+        assert only_picture(outcome) == path
+        assert read_metadata(path) == read_metadata(first)
+    outcome = bdm("generate", "--from", first, "--out", path, "--n", 2)
+    assert (outcome.code, outcome.lines) == (2, [])
+
+
+def test_a_picture_to_start_from_and_a_mask(draw: Callable, bdm: Callable, tmp_path: Path) -> None:
+    start = only_picture(draw("月饼", "--seed", 1))
+    mask = tmp_path / "mask.png"
+    left_half = np.zeros((16, 16), np.uint8)
+    left_half[:, :8] = 255
+    Image.fromarray(left_half).save(mask)
+    changed = draw("红包", "--init-image", start, "--strength", 0.5, "--seed", 1)
+    masked = draw("红包", "--init-image", start, "--mask", mask, "--seed", 1, "--strength", 1.0)
+    for outcome in (changed, masked):
+        path = only_picture(outcome)
+        assert not np.array_equal(pixels(path), pixels(start))
+        again = only_picture(bdm("generate", "--from", path, "--out", tmp_path / "again"))
+        np.testing.assert_array_equal(pixels(again), pixels(path))
+
+
+@pytest.mark.parametrize(
+    "name", ["dpm++", "dpm++-karras", "ddim", "euler", "euler-a", "heun", "pndm", "unipc", "lcm"]
+)
+def test_every_scheduler_draws(draw: Callable, name: str) -> None:
+    only_picture(draw("红包", "--scheduler", name))
+
+
+def test_bf16(draw: Callable) -> None:
+    path = only_picture(draw("红包", "--dtype", "bf16"))
+    assert read_metadata(path).record["request"]["dtype"] == "bf16"

@@ -1,0 +1,72 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.generation.request import LARGEST_SEED, GenerationRequest, parse_size
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(
+    prompt=TEXT.filter(str.strip),
+    english=TEXT,
+    scale=st.floats(min_value=-10, max_value=10),
+    guidance=st.floats(min_value=0, max_value=1000),
+    seed=st.none() | st.integers(min_value=0, max_value=LARGEST_SEED),
+    size=st.none() | st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
+    mask=st.none() | TEXT.filter(lambda text: "\0" not in text).map(Path),
+)
+def test_json_keeps_a_request_exactly(mask: Path | None, **values: object) -> None:
+    request = GenerationRequest(**values, init_image=mask, mask=mask)
+    assert GenerationRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"prompt": " \n"}, "prompt is empty"),
+        ({"prompt": "\udce7"}, "UTF-8"),
+        ({"negative_english": "\udce7"}, "--negative-english"),
+        ({"steps": 0}, "--steps is 0"),
+        ({"n": 0}, "--n is 0"),
+        ({"scale": math.nan}, "--scale"),
+        ({"guidance": math.inf}, "--guidance"),
+        ({"seed": -1}, "--seed is -1"),
+        ({"seed": LARGEST_SEED, "n": 2}, "--seed"),
+        ({"size": (0, 8)}, "--size is 0x8"),
+        ({"start": 0.5, "end": 0.5}, "--start 0.5"),
+        ({"end": 1.5}, "--end"),
+        ({"mask": Path("m.png")}, "--init-image"),
+        ({"init_image": Path("i.png"), "strength": 0.01}, "--strength 0.01"),
+        ({"bridge": "none", "english": "x"}, "--bridge none"),
+        ({"model": "m"}, "--model needs --bridge"),
+        ({"scheduler": "nonsense"}, "dpm++"),
+        ({"dtype": "int8"}, "fp32"),
+        ({"steps": 2.5}, "--steps"),
+        ({"steps": True}, "--steps"),
+        ({"size": (8, 8, 8)}, "--size"),
+    ],
+)
+def test_what_is_not_allowed_is_said(values: dict, message: str) -> None:
+    with pytest.raises(BridgeError) as error:
+        GenerationRequest(**{"prompt": "红包", **values})
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("values", [{"prompt": "x", "nonsense": 1}, {}, {"prompt": 1}])
+def test_json_of_another_kind_is_refused(values: dict) -> None:
+    with pytest.raises(BridgeError):
+        GenerationRequest.from_json(values)
+
+
+def test_sizes() -> None:
+    assert parse_size("512x768") == parse_size("512X768") == parse_size("512×768") == (512, 768)
+    for text in ("512", "x", "-8x8", "8x8x8", "", "8.5x8"):
+        with pytest.raises(BridgeError, match="512x768"):
+            parse_size(text)

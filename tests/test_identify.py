@@ -1,0 +1,111 @@
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.identify import identify, read_header
+
+
+def save(path: Path, *keys: str, width: int = 768) -> Path:
+    save_file(
+        {key: np.zeros((2, width), np.float16) for key in keys}, path, {"modelspec.title": "t"}
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "family"),
+    [
+        (
+            "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+            "Stable Diffusion checkpoint",
+            "sd15",
+        ),
+        ("lora_unet_down_blocks_0_attentions_0_to_k.lora_down.weight", "LoRA", None),
+        ("unet.down_blocks.0.attentions.0.attn2.to_k.lora_A.weight", "LoRA", None),
+        ("controlnet_cond_embedding.conv_in.weight", "ControlNet", None),
+        ("controlnet_down_blocks.0.weight", "bridge branch", None),
+        ("emb_params", "textual inversion", None),
+        ("text_model.embeddings.token_embedding.weight", "text encoder", None),
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight", "UNet", "sd15"),
+        ("first_stage_model.decoder.conv_in.weight", "VAE", None),
+        ("something", "safetensors", None),
+    ],
+)
+def test_safetensors_by_their_keys(tmp_path: Path, key: str, kind: str, family: str | None) -> None:
+    keys = [key, "down_blocks.0.resnets.0.x"] if kind == "UNet" else [key]
+    identity = identify(save(tmp_path / "x.safetensors", *keys))
+    assert (identity.kind, identity.family) == (kind, family)
+    assert identity.details["metadata"] == {"modelspec.title": "t"}
+    assert identity.details["parameters"] == 2 * 768 * len(keys)
+
+
+def test_families_by_the_width_of_their_text(tmp_path: Path) -> None:
+    key = "model.diffusion_model.input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+    names = [
+        identify(save(tmp_path / "x.safetensors", key, width=width)).family
+        for width in (768, 1024, 2048, 640)
+    ]
+    assert names == ["sd15", "sd2", "sdxl", None]
+
+
+def test_folders(tmp_path: Path) -> None:
+    assert identify(tmp_path).kind == "unknown folder"
+    config = {"_class_name": "ControlNetModelBDM", "is_xl": True, "cross_attention_dim": 1024}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    published = identify(tmp_path)
+    assert (published.kind, published.family) == ("bridge in the published layout", "sdxl")
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    assert (identify(tmp_path).kind, identify(tmp_path).family) == ("pipeline", "sdxl")
+    (tmp_path / "bridge.json").write_text('{"family": "sd15", "format_version": 1}')
+    assert (identify(tmp_path).kind, identify(tmp_path).family) == ("bridge", "sd15")
+    for damaged in (b"[]", b"{", b"\xff\xfe", b"[" * 100_000):
+        (tmp_path / "bridge.json").write_bytes(damaged)
+        with pytest.raises(BridgeError, match=r"bridge\.json"):
+            identify(tmp_path)
+
+
+class Trap:
+    """Leaves a file behind where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_is_named_and_never_opened(tmp_path: Path) -> None:
+    sprung = tmp_path / "sprung"
+    (tmp_path / "bare.safetensors").write_bytes(pickle.dumps(Trap(sprung)))
+    torch.save({"x": Trap(sprung)}, tmp_path / "zip.safetensors")
+    torch.save({"x": Trap(sprung)}, tmp_path / "model.ckpt")
+    for name in ("bare", "zip"):
+        with pytest.raises(BridgeError, match="is a pickle"):
+            identify(tmp_path / f"{name}.safetensors")
+    assert identify(tmp_path / "model.ckpt").kind == "PyTorch pickle"
+    assert not sprung.exists()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.binary(max_size=300), cut=st.integers(min_value=1, max_value=2000))
+def test_damaged_safetensors_are_a_clear_error(tmp_path: Path, data: bytes, cut: int) -> None:
+    path = save(tmp_path / "x.safetensors", "a", "b", width=64)
+    whole = path.read_bytes()
+    for content in (data, whole[: -min(cut, len(whole))], (10**12).to_bytes(8, "little") + data):
+        path.write_bytes(content)
+        with pytest.raises(BridgeError) as error:
+            read_header(path)
+        assert "\n" not in str(error.value)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(BridgeError, match="check the path"):
+        identify(tmp_path / "none")
