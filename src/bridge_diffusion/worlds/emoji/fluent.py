@@ -22,14 +22,14 @@ class FluentIcons:
         """Raises BridgeError if the folder is no such package."""
         icons = _read(folder, "icons.json")
         self._names = _read(folder, "chars.json")
-        self._icons = icons.get("icons")
         self._aliases = icons.get("aliases", {})
         self._side = icons.get("width", icons.get("height", 32))
-        if not isinstance(self._icons, dict):
+        if not isinstance(icons.get("icons"), dict):
             raise BridgeError(
                 f"{folder / 'icons.json'} holds no icons; give the unpacked npm package "
                 "@iconify-json/fluent-emoji-flat"
             )
+        self._icons: dict[str, Any] = icons["icons"]
 
     def draw(self, codepoints: str, size: int) -> Image.Image:
         """The picture of one emoji, RGBA, `size` x `size` pixels, cropped to its opaque box.

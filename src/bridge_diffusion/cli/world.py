@@ -1,0 +1,132 @@
+"""`bdm world`: the emoji world's data, and what is in it."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bridge_diffusion.errors import BridgeError
+
+if TYPE_CHECKING:
+    from bridge_diffusion.worlds.emoji.concepts import Concept
+
+app = typer.Typer(
+    help="The emoji world: its data, its concepts, its training.", no_args_is_help=True
+)
+
+
+@app.command()
+def data(
+    out: Annotated[
+        Path, typer.Option(help="Folder that is new, empty, or holds an earlier build.")
+    ],
+    vendors: Annotated[
+        str, typer.Option(help="Whose drawings, with commas: noto, twemoji, noto_mono.")
+    ] = "noto,twemoji",
+    size: Annotated[int, typer.Option(help="Side of the pictures, pixels (16 to 1024).")] = 128,
+    fluent: Annotated[
+        Path | None,
+        typer.Option(help="Unpacked npm package @iconify-json/fluent-emoji-flat: adds its set."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Draw all 852 emoji of each vendor, with a manifest, a contact sheet and the credits.
+
+    Needs the drawing packages: pip install "bridge-diffusion[world]". Two builds are equal.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from bridge_diffusion.worlds.emoji.build import BuildOptions, build_world
+    from bridge_diffusion.worlds.emoji.concepts import all_concepts
+
+    names = tuple(name.strip() for name in vendors.split(",") if name.strip())
+    options = BuildOptions(vendors=names, size=size, fluent=fluent)
+    sets = len(names) + (fluent is not None)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("drawing", total=sets * len(all_concepts()))
+        report = build_world(out, options, on_picture=lambda vendor: bar.advance(task))
+    if as_json:
+        shown = {
+            "folder": str(report.folder),
+            "pictures": report.pictures,
+            "missing": {v: [c.codepoints for c in lack] for v, lack in report.missing.items()},
+        }
+        typer.echo(json.dumps(shown))
+        return
+    for vendor, count in report.pictures.items():
+        typer.echo(f"{vendor}: {count} pictures")
+    for vendor, lacking in report.missing.items():
+        listed = ", ".join(concept.names["en"] for concept in lacking)
+        typer.echo(f"{vendor} lacks {len(lacking)}: {listed}")
+    typer.echo(f"{report.folder / 'manifest.json'}\n{report.folder / 'contact_sheet.png'}")
+
+
+@app.command("list")
+def list_concepts(
+    language: Annotated[str, typer.Option(help="Language of the names.")] = "en",
+    native: Annotated[
+        str | None, typer.Option(help="Only those held out as native to this language.")
+    ] = None,
+    probes: Annotated[bool, typer.Option("--probes", help="Only the six literal probes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON lines.")] = False,
+) -> None:
+    """List the concepts: emoji, code points, name, and the region of those held out."""
+    from bridge_diffusion.worlds.emoji.concepts import all_concepts
+
+    _check_language(language)
+    if native is not None:
+        _check_language(native)
+    for concept in all_concepts():
+        if (probes and not concept.literal_probe) or (native and not concept.native_to(native)):
+            continue
+        if as_json:
+            typer.echo(_as_json(concept))
+        else:
+            parts = (concept.emoji, concept.codepoints, concept.names[language], concept.region)
+            typer.echo("\t".join(part for part in parts if part))
+
+
+@app.command()
+def show(
+    concept: Annotated[str, typer.Argument(help="An emoji, code points, or a name: 红包.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what the world knows of one concept: names, synonyms, whether it is held out."""
+    from bridge_diffusion.worlds.emoji.concepts import LANGUAGES, find_concept
+
+    found = find_concept(concept)
+    if as_json:
+        typer.echo(_as_json(found))
+        return
+    typer.echo(f"{found.emoji}  {found.codepoints}  {found.subgroup}")
+    for language in LANGUAGES:
+        synonyms = ", ".join(found.synonyms[language])
+        typer.echo(f"{language}  {found.names[language]}" + (f" ({synonyms})" if synonyms else ""))
+    if found.held_out:
+        typer.echo(f"held out from the English world: {found.region}")
+    if found.literal_probe:
+        typer.echo("literal probe: the English world knows each word of its name, not the thing")
+
+
+def _check_language(language: str) -> None:
+    from bridge_diffusion.worlds.emoji.concepts import LANGUAGES
+
+    if language not in LANGUAGES:
+        raise BridgeError(f"no language {language!r} here; there are {', '.join(LANGUAGES)}")
+
+
+def _as_json(concept: "Concept") -> str:
+    shown = {
+        "emoji": concept.emoji,
+        "codepoints": concept.codepoints,
+        "subgroup": concept.subgroup,
+        "held_out": concept.held_out,
+        "native_region": concept.region,
+        "literal_probe": concept.literal_probe,
+        "names": concept.names,
+        "synonyms": concept.synonyms,
+    }
+    return json.dumps(shown, ensure_ascii=False)
