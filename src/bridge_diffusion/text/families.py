@@ -91,7 +91,7 @@ def load_chinese_clip(folder: Path, dtype: torch.dtype | None) -> PreTrainedMode
 
     values = read_json(folder / "config.json")
     config = ChineseCLIPTextConfig.from_dict(values.get("text_config") or values)
-    tensors = _tensors(folder)
+    tensors = read_tensors(folder)
     if any(key.startswith("text_model.") for key in tensors):
         tensors = {
             key.removeprefix("text_model."): tensor
@@ -114,20 +114,33 @@ def load_hidden_state_encoder(folder: Path, dtype: torch.dtype | None) -> PreTra
     """Any encoder that transformers' `AutoModel` reads and that gives a last hidden state."""
     from transformers import AutoModel
 
+    unpooled = {"add_pooling_layer": False} if family_of(folder) in _WITH_POOLER else {}
+    return load_complete(AutoModel, folder, dtype, unpooled)
+
+
+def load_complete(
+    kind: Any, folder: Path, dtype: torch.dtype | None, options: dict[str, Any] | None = None
+) -> PreTrainedModel:
+    """`kind.from_pretrained` on a folder, without the network; `options` go to the constructor.
+
+    Raises `BridgeError` for files that cannot be read and for missing tensors.
+    """
     try:
-        model, report = AutoModel.from_pretrained(
-            folder, dtype=dtype or "auto", local_files_only=True, output_loading_info=True
+        model, report = kind.from_pretrained(
+            folder,
+            dtype=dtype or "auto",
+            local_files_only=True,
+            output_loading_info=True,
+            **(options or {}),
         )
     except (OSError, SafetensorError, RuntimeError, UnpicklingError) as error:
-        raise BridgeError(f"{folder} cannot be read as a text encoder: {_line(error)}") from error
-    missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
+        raise BridgeError(f"{folder} cannot be read as {kind.__name__}: {_line(error)}") from error
+    missing = sorted(report["missing_keys"])
     if missing:
         raise BridgeError(
             f"{folder}: {len(missing)} tensors are missing from the weights, first {missing[0]}; "
             "fetch the files again, or give the folder that fits its config.json"
         )
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None  # only hidden states are read
     return model
 
 
@@ -141,6 +154,8 @@ FAMILIES: dict[str, Loader] = {
 }
 """Each supported family and its loader: (folder, dtype or None for the files' own) => model."""
 
+_WITH_POOLER = ("bert", "roberta", "xlm_roberta")  # of no use here: only hidden states are read
+
 
 def usable_positions(config: PretrainedConfig) -> int:
     """How many tokens the model can place; the RoBERTa kind counts from its padding id on."""
@@ -148,12 +163,17 @@ def usable_positions(config: PretrainedConfig) -> int:
     return config.max_position_embeddings - offset
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer's files."""
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+
+
 def load_tokenizer(folder: Path, family: str) -> Any:
     """The tokenizer in a folder. Raises `BridgeError` where there is none."""
     from transformers import AutoTokenizer, BertTokenizer
 
     reader = BertTokenizer if family in ("chinese_clip", "bert") else AutoTokenizer
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         raise BridgeError(
             f"{folder} holds no tokenizer ({' or '.join(_TOKENIZER_FILES)}); "
             "copy the tokenizer's files into it"
@@ -167,23 +187,24 @@ def load_tokenizer(folder: Path, family: str) -> Any:
 _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "vocab.json")
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of a model folder: safetensors, whole or sharded, else a weights-only `.bin`."""
     for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
         whole, index = folder / f"{stem}.{suffix}", folder / f"{stem}.{suffix}.index.json"
         if whole.is_file():
-            return _read_weights(whole)
+            return read_weights(whole)
         if index.is_file():
             shards = sorted(set(read_json(index)["weight_map"].values()))
             return {
                 key: tensor
                 for shard in shards
-                for key, tensor in _read_weights(folder / shard).items()
+                for key, tensor in read_weights(folder / shard).items()
             }
     raise BridgeError(f"{folder} holds no model.safetensors (nor pytorch_model.bin); fetch it")
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of one file. Raises `BridgeError` for all but plain weights; runs no pickle."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
