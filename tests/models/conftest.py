@@ -98,3 +98,24 @@ def native(draw: Callable[..., Tensor]) -> Callable[..., NativeEmbeddings]:
         return NativeEmbeddings(hidden=draw(batch, tokens, NATIVE_WIDTH), mask=mask, pooled=None)
 
     return make
+
+
+@pytest.fixture
+def pair(
+    layout: PackLayout, native: Callable[..., NativeEmbeddings], draw: Callable[..., Tensor]
+) -> Callable[..., Tensor]:
+    """Packed states of a guidance batch, [negatives, positives]: `pair(1, shared=True)`."""
+
+    def make(prompts: int, shared: bool = False, scale: float = 1.0) -> Tensor:
+        negative = draw(prompts, 7, ENGLISH_WIDTH)
+        positive = negative if shared else draw(prompts, 7, ENGLISH_WIDTH)
+        scales = torch.full((prompts,), scale)
+        sides = ((negative, False), (positive, True))
+        return torch.cat(
+            [
+                layout.pack(states, native(prompts), scale=scales, positive=side)
+                for states, side in sides
+            ]
+        )
+
+    return make

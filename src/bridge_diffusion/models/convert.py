@@ -124,7 +124,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         except (SafetensorError, OSError) as error:
             raise BridgeError(f"{path} is not a whole safetensors file: {error}") from None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise BridgeError(
             f"{path} is a pickle that holds more than weights; it was not run: "
