@@ -130,7 +130,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BridgeError(
             f"cannot read {path} ({error}); build it: bdm world data --out {folder}"
         ) from error
-    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+    entries = manifest.get("pictures") if isinstance(manifest, dict) else None
+    whole = isinstance(entries, list) and all(
+        isinstance(entry, dict) and isinstance(entry.get("file"), str) for entry in entries
+    )
+    if not whole or manifest.get("format") != MANIFEST_FORMAT:
         raise BridgeError(f"{path} is no manifest of format {MANIFEST_FORMAT}; build it anew")
     return manifest
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
+from unicodedata import combining, normalize
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -65,11 +66,14 @@ def _sections(concepts: Sequence[Concept]) -> list[_Section]:
     groups: dict[tuple[int, str], list[Concept]] = {}
     for concept in concepts:
         if concept.literal_probe:
-            place = (0, "literal probes: the English world knows each word of the name only")
+            place = (
+                0,
+                "held out, literal probes: the English world knows each word of the name only",
+            )
         elif concept.region is not None:
-            place = (1, f"held out: {concept.region.replace('_', ' ').replace(':', ', ')}")
+            place = (1, f"Held out: {concept.region.replace('_', ' ').replace(':', ', ').title()}")
         else:
-            place = (2, "known to the English world")
+            place = (2, "Known to the English world")
         groups.setdefault(place, []).append(concept)
     return [
         _Section(heading=f"{place[1]} ({len(groups[place])})", concepts=tuple(groups[place]))
@@ -95,7 +99,12 @@ def _cell(
             cell.paste(picture, (2 * _MARGIN + index * side, 2 * _MARGIN), picture)
     font = ImageFont.load_default(10)
     letters = max(1, int(size[0] / 5.4))
-    for line, text in enumerate(wrap(concept.names["en"], letters)[:_LABEL_LINES]):
+    for line, text in enumerate(wrap(_plain(concept.names["en"]), letters)[:_LABEL_LINES]):
         y = side + 2 * _MARGIN + 2 + line * _LABEL_HEIGHT
         draw.text((size[0] / 2, y), text, fill=_INK, font=font, anchor="ma")
     return cell
+
+
+def _plain(name: str) -> str:
+    """The name without accents, which Pillow's own font lacks."""
+    return "".join(c for c in normalize("NFKD", name) if not combining(c))

@@ -20,16 +20,11 @@ class FluentIcons:
 
     def __init__(self, folder: Path) -> None:
         """Raises BridgeError if the folder is no such package."""
-        icons = _read(folder, "icons.json")
-        self._names = _read(folder, "chars.json")
-        self._aliases = icons.get("aliases", {})
+        names, icons = _read(folder, "chars.json"), _read(folder, "icons.json")
         self._side = icons.get("width", icons.get("height", 32))
-        if not isinstance(icons.get("icons"), dict):
-            raise BridgeError(
-                f"{folder / 'icons.json'} holds no icons; give the unpacked npm package "
-                "@iconify-json/fluent-emoji-flat"
-            )
-        self._icons: dict[str, Any] = icons["icons"]
+        self._drawings = _table(icons, "icons", "body")
+        self._aliases = _table(icons, "aliases", "parent") if "aliases" in icons else {}
+        self._names = names
 
     def draw(self, codepoints: str, size: int) -> Image.Image:
         """The picture of one emoji, RGBA, `size` x `size` pixels, cropped to its opaque box.
@@ -37,11 +32,12 @@ class FluentIcons:
         Raises:
             NoPicture: the set lacks the emoji.
         """
-        name = self._names.get(codepoints.lower())
-        name = self._aliases.get(name, {}).get("parent", name)
-        if name not in self._icons:
+        name = str(self._names.get(codepoints.lower()))
+        if name in self._aliases:
+            name = self._aliases[name]["parent"]
+        if name not in self._drawings:
             raise NoPicture(f"Fluent Emoji has no picture {codepoints}")
-        icon = self._icons[name]
+        icon = self._drawings[name]
         width, height = icon.get("width", self._side), icon.get("height", self._side)
         box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon["body"]}</svg>'
@@ -51,14 +47,26 @@ class FluentIcons:
             raise BridgeError(f"the Fluent icon {name!r} cannot be drawn: {error}") from error
 
 
+def _table(document: dict[str, Any], key: str, field: str) -> dict[str, dict[str, Any]]:
+    """The object `document[key]`, whose values are objects with a text in `field`."""
+    table = document.get(key)
+    if isinstance(table, dict) and all(
+        isinstance(row, dict) and isinstance(row.get(field), str) for row in table.values()
+    ):
+        return table
+    raise BridgeError(f'icons.json holds no table "{key}" of Iconify; unpack the package again')
+
+
 def _read(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
     try:
-        document = json.loads((folder / name).read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise BridgeError(
-            f"cannot read {folder / name} ({error}); give the unpacked npm package "
+            f"cannot read {path} ({reason}); give the unpacked npm package "
             "@iconify-json/fluent-emoji-flat"
         ) from error
     if not isinstance(document, dict):
-        raise BridgeError(f"{folder / name} is no JSON object; unpack the npm package again")
+        raise BridgeError(f"{path} is no JSON object; unpack the npm package again")
     return document
