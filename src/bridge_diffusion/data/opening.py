@@ -3,23 +3,39 @@
 from pathlib import Path
 
 from bridge_diffusion.data.folder import PairFolder
-from bridge_diffusion.data.pairs import PairDataset
+from bridge_diffusion.data.pairs import FirstPairs, PairDataset, pixel_hash
 from bridge_diffusion.errors import BridgeError
 
+_SCENES_IN_FINGERPRINT = 64
 
-def open_dataset(spec: str, size: int, seed: int) -> PairDataset:
+
+def open_dataset(spec: str, size: int, seed: int, limit: int | None = None) -> PairDataset:
     """Open a folder of pictures with .txt captions, or the embedded world's scenes.
 
     spec: a folder, or "emoji:LANGUAGE" ("emoji:zh"); size: side in pixels of scenes that are
-    drawn to order; seed: which scenes. BridgeError if there is no such data.
+    drawn to order; seed: which scenes; limit: the first pairs only, as many. BridgeError if there
+    is no such data.
     """
+    if limit is not None and limit < 1:
+        raise BridgeError(f"the limit is {limit} pairs, it must be 1 or more")
     world, separator, language = spec.partition(":")
     if separator and world == "emoji":
-        from bridge_diffusion.worlds.emoji.scenes import EmojiScenes
-
-        return EmojiScenes(language=language, size=size, seed=seed)
+        return _emoji_scenes(language, size, seed, limit)
     if not Path(spec).is_dir():
         raise BridgeError(
             f"no data at {spec!r}: give a folder of pictures with .txt captions, or emoji:zh"
         )
-    return PairFolder(Path(spec))
+    pairs = PairFolder(Path(spec))
+    if limit is None or limit >= len(pairs):
+        return pairs
+    return FirstPairs(pairs, limit, pairs.fingerprint)
+
+
+def _emoji_scenes(language: str, size: int, seed: int, limit: int | None) -> PairDataset:
+    from bridge_diffusion.worlds.emoji.scenes import EmojiScenes
+
+    scenes = EmojiScenes.shipped(language=language, size=size, seed=seed)
+    # Scenes are drawn by one rule from one seed: the first ones tell them from any others.
+    few = FirstPairs(scenes, min(_SCENES_IN_FINGERPRINT, len(scenes)), "")
+    own = f"emoji scenes in {language}, {size} pixels, seed {seed}, {pixel_hash(few)}"
+    return FirstPairs(scenes, min(limit or len(scenes), len(scenes)), own)

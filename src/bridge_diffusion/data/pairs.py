@@ -26,7 +26,7 @@ class PairDataset(Protocol):
     """Captioned pictures by position; the same pair at the same position every time.
 
     A data set may also have a `fingerprint: str` that changes whenever a picture or a caption
-    does; without one, `fingerprint` below reads every pair.
+    does; without one, `pixel_hash` below reads every pair.
     """
 
     def __len__(self) -> int:
@@ -45,11 +45,38 @@ class UnreadablePicture(BridgeError):
         self.reason = reason
 
 
+@dataclass(frozen=True, slots=True)
+class FirstPairs:
+    """The first pairs of a larger data set."""
+
+    dataset: PairDataset
+    """The larger one."""
+    count: int
+    """How many, at most all of them."""
+    source: str
+    """Fingerprint of the larger one."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Pair:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.dataset[index]
+
+    @property
+    def fingerprint(self) -> str:
+        return f"the first {self.count} of {self.source}"
+
+
 def fingerprint(dataset: PairDataset) -> str:
-    """A hash of everything in a data set: its own, or else that of every pixel and caption."""
+    """What tells a data set from any other: its own `fingerprint`, or else `pixel_hash`."""
     own = getattr(dataset, "fingerprint", None)
-    if isinstance(own, str):
-        return own
+    return own if isinstance(own, str) else pixel_hash(dataset)
+
+
+def pixel_hash(dataset: PairDataset) -> str:
+    """A hash of every pixel and caption; reads every pair."""
     digest = hashlib.sha256()
     for index in range(len(dataset)):
         try:

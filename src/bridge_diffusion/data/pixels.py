@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from bridge_diffusion.data.pairs import UnreadablePicture
@@ -24,6 +24,8 @@ def read_picture(path: Path, key: str) -> Image.Image:
                 white = Image.new("RGBA", image.size, "white")
                 image = Image.alpha_composite(white, image)
             return image.convert("RGB")
+    except UnidentifiedImageError as error:
+        raise UnreadablePicture(key, "of no known format, or damaged") from error
     except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
         raise UnreadablePicture(key, str(error) or type(error).__name__) from error
 

@@ -99,7 +99,8 @@ class BranchTask:
             seed=options.seed,
         )
         pipe.to(device)
-        bridge.to(device)
+        bridge.branch.to(device)
+        bridge.text_encoder.to(device)
         pipe.unet.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         pipe.set_progress_bar_config(disable=True)
         if options.gradient_checkpointing:

@@ -1,0 +1,224 @@
+"""From a request to a trained bridge: load the parts, encode the data, train."""
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from rich.console import Console
+from rich.progress import Progress
+
+from bridge_diffusion.bridge import Bridge, BridgeConfig
+from bridge_diffusion.data import open_dataset
+from bridge_diffusion.data.pairs import PairDataset, UnreadablePicture, fingerprint
+from bridge_diffusion.data.store import module_hash
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.generation.loading import choose_device, is_hub_name, load_pipeline
+from bridge_diffusion.identify import identify
+from bridge_diffusion.models.branch import BridgeBranch
+from bridge_diffusion.models.config import family_of
+from bridge_diffusion.text import NativeTextEncoder
+from bridge_diffusion.training.branch import BranchOptions, BranchTask
+from bridge_diffusion.training.config import LoopConfig
+from bridge_diffusion.training.examples import (
+    CachedExamples,
+    LiveExamples,
+    cache_pictures,
+    cache_texts,
+    captions_of,
+)
+from bridge_diffusion.training.examples import (
+    Progress as CountDone,
+)
+from bridge_diffusion.training.loop import TrainResult, train
+from bridge_diffusion.training.recipes import BranchRecipe
+from bridge_diffusion.training.request import TrainRequest
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BranchRun:
+    """How a call of `train_branch` ended."""
+
+    result: TrainResult
+    """The loop's own account."""
+    pairs: int
+    """Captioned pictures that were trained on."""
+    skipped: dict[str, str]
+    """Pictures that could not be read: why, by name."""
+
+
+def train_branch(request: TrainRequest) -> BranchRun:
+    """Train a branch as asked, or go on with a run that was stopped.
+
+    BridgeError for parts, data or settings that do not fit, before anything is written.
+    """
+    recipe = request.resolved()
+    device = choose_device(request.device)
+    config = loop_config(request, recipe, device)
+    pipe = _load_backbone(request.model)
+    size = _picture_size(recipe, pipe)
+    dataset = open_dataset(request.data, size, request.seed, recipe.limit)
+    bridge = _starting_bridge(request, pipe, len(dataset))
+    details = _details(recipe, request, pipe, bridge, dataset)
+    pipe.to(device)
+    bridge.text_encoder.to(device)
+    examples: CachedExamples | LiveExamples
+    if recipe.cached:
+        examples = _encode_once(request.cache_folder, dataset, pipe, bridge, size)
+    else:
+        examples = LiveExamples(dataset, pipe.vae, bridge.text_encoder, size=size)
+    prompts = _sample_prompts(dataset, recipe.sample_pictures)
+    task = BranchTask(
+        pipe, bridge, examples, _options(recipe, request.seed, prompts), device=device
+    )
+    result = train(task, config, details)
+    return BranchRun(result=result, pairs=len(examples), skipped=examples.skipped)
+
+
+def loop_config(request: TrainRequest, recipe: BranchRecipe, device: str) -> LoopConfig:
+    """The loop's part of a recipe."""
+    shared = {field.name for field in dataclasses.fields(LoopConfig)}
+    values = {
+        field.name: getattr(recipe, field.name)
+        for field in dataclasses.fields(recipe)
+        if field.name in shared
+    }
+    return LoopConfig(
+        run_dir=request.out,
+        seed=request.seed,
+        time_limit=request.time_limit,
+        device=device,
+        **values,
+    )
+
+
+def _options(recipe: BranchRecipe, seed: int, prompts: tuple[str, ...]) -> BranchOptions:
+    return BranchOptions(
+        batch_size=recipe.batch_size,
+        seed=seed,
+        caption_dropout=recipe.caption_dropout,
+        min_snr_gamma=recipe.min_snr_gamma,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        export_precision=recipe.export_precision,
+        sample_prompts=prompts,
+        sample_steps=recipe.sample_steps,
+        sample_guidance=recipe.sample_guidance,
+    )
+
+
+def _load_backbone(name: str | None) -> StableDiffusionPipeline:
+    """The stock pipeline in float32, its safety checker left out: nothing is drawn for others."""
+    if name is None:
+        from bridge_diffusion.worlds.emoji.paths import backbone_folder
+
+        name = str(backbone_folder())
+    path = Path(name).expanduser()
+    if not path.exists() and is_hub_name(name):
+        pipe = load_pipeline(name, dtype=torch.float32, safety_checker=False)
+    else:
+        source = identify(path)
+        if source.kind not in ("pipeline", "Stable Diffusion checkpoint"):
+            raise BridgeError(
+                f"--model {name} is a {source.kind}; give a Stable Diffusion 1.5 folder, single "
+                "file or hub name"
+            )
+        pipe = load_pipeline(source, dtype=torch.float32, safety_checker=False)
+    if not isinstance(pipe, StableDiffusionPipeline) or family_of(pipe.unet) != "sd15":
+        raise BridgeError(
+            f"--model {name} is a {type(pipe).__name__}; training knows the family of Stable "
+            "Diffusion 1.5"
+        )
+    return pipe
+
+
+def _starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs: int) -> Bridge:
+    """A bridge that adds nothing yet, or the one to train further; with its new model card."""
+    card: dict[str, Any] = {
+        "languages": tuple(tag.strip() for tag in request.language.split(",") if tag.strip()),
+        "licence": request.licence,
+        "training_data": request.training_data
+        or f"{pairs} captioned pictures of {Path(request.data).name}",
+    }
+    if request.bridge is not None:
+        bridge = Bridge.from_pretrained(request.bridge, dtype=torch.float32)
+        if not request.language:
+            card["languages"] = bridge.config.languages
+        return Bridge(
+            bridge.branch, bridge.text_encoder, dataclasses.replace(bridge.config, **card)
+        )
+    assert request.text_encoder is not None
+    text = NativeTextEncoder.from_pretrained(request.text_encoder, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(request.seed)
+    branch = BridgeBranch.from_backbone(pipe.unet, text.width, generator=generator)
+    config = BridgeConfig(
+        family="sd15", text_encoding=text.encoding, native_width=text.width, **card
+    )
+    return Bridge(branch, text, config)
+
+
+def _picture_size(recipe: BranchRecipe, pipe: StableDiffusionPipeline) -> int:
+    """Side of the training pictures. BridgeError if the nets cannot halve it often enough."""
+    step = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
+    size = recipe.size or pipe.unet.config.sample_size * pipe.vae_scale_factor
+    if size % step:
+        raise BridgeError(f"--size is {size}, it must be a multiple of {step} for this backbone")
+    return int(size)
+
+
+def _encode_once(
+    cache: Path, dataset: PairDataset, pipe: StableDiffusionPipeline, bridge: Bridge, size: int
+) -> CachedExamples:
+    with _counting("encoding pictures", len(dataset)) as count:
+        pictures = cache_pictures(cache, dataset, pipe.vae, size=size, progress=count)
+    captions = captions_of(pictures)
+    with _counting("encoding captions", len({"", *captions})) as count:
+        texts = cache_texts(cache, captions, bridge.text_encoder, progress=count)
+    return CachedExamples(pictures, texts)
+
+
+@contextmanager
+def _counting(what: str, total: int) -> Iterator[CountDone]:
+    """A progress bar on a terminal; a line at the end elsewhere."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+    console.print(f"{what}: {total:,} done", highlight=False)
+
+
+def _sample_prompts(dataset: PairDataset, count: int) -> tuple[str, ...]:
+    """Different captions from all over the data."""
+    prompts: dict[str, None] = {}
+    for index in range(0, len(dataset), max(1, len(dataset) // (4 * count or 1))):
+        if len(prompts) == count:
+            break
+        try:
+            prompts[dataset[index].captions[0]] = None
+        except UnreadablePicture:
+            continue
+    return tuple(prompts)
+
+
+def _details(
+    recipe: BranchRecipe,
+    request: TrainRequest,
+    pipe: StableDiffusionPipeline,
+    bridge: Bridge,
+    dataset: PairDataset,
+) -> dict[str, Any]:
+    """What must be the same when the run is continued. Hashes, so that folders may be moved."""
+    return {
+        "caption_dropout": recipe.caption_dropout,
+        "min_snr_gamma": recipe.min_snr_gamma,
+        "data": request.data if request.data.startswith("emoji:") else fingerprint(dataset),
+        "size": recipe.size,
+        "limit": recipe.limit,
+        "backbone": module_hash(pipe.unet),
+        "autoencoder": module_hash(pipe.vae),
+        "text_encoder": module_hash(bridge.text_encoder.model),
+        "text_encoding": bridge.text_encoder.encoding.to_json(),
+        "starting_branch": module_hash(bridge.branch),
+    }

@@ -1,0 +1,121 @@
+"""Named recipes for training a branch. A run is a recipe with few changes on the command line."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BranchRecipe:
+    """All settings of a branch's training that do not depend on the files it is given."""
+
+    images: int
+    """Length of the run, in images."""
+    batch_size: int
+    """Images that go through the nets at once."""
+    accumulate: int = 1
+    """Batches of one step of the optimiser."""
+    learning_rate: float
+    """Peak learning rate of AdamW."""
+    warmup_images: int = 0
+    """Images over which the learning rate rises from 0."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Learning rate after the warm-up: held, or a half cosine to 0."""
+    weight_decay: float = 1e-2
+    """Decoupled weight decay."""
+    ema_decay: float = 0.999
+    """Decay of the weights' moving average, per step."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the nets."""
+    size: int | None = None
+    """Side of the square training pictures in pixels; None: the size of the backbone's own."""
+    limit: int | None = None
+    """Only the first pairs of the data, as many; None: all."""
+    cached: bool = True
+    """Encode pictures and captions once, before training, and keep them on the disk."""
+    caption_dropout: float = 0.1
+    """Part of the images whose caption is ""."""
+    min_snr_gamma: float | None = None
+    """Limit of the signal-to-noise ratio in the loss; None: no weighting."""
+    gradient_checkpointing: bool = False
+    """Less memory for about a third more time."""
+    export_precision: Literal["fp16", "fp32"] = "fp16"
+    """Precision of the exported branch."""
+    sample_pictures: int = 8
+    """Pictures of the sample grid, one a caption of the data; 0: no grid."""
+    sample_steps: int = 20
+    """Sampler steps of the sample grid."""
+    sample_guidance: float = 7.5
+    """Guidance scale of the sample grid."""
+    log_every: int = 1_000
+    """Images between two entries in the log."""
+    sample_every: int = 20_000
+    """Images between two sample grids."""
+    checkpoint_every: int = 20_000
+    """Images between two checkpoints."""
+
+
+DEBUG = BranchRecipe(
+    images=64,
+    batch_size=4,
+    learning_rate=1e-3,
+    warmup_images=16,
+    ema_decay=0.9,
+    limit=16,
+    min_snr_gamma=5.0,
+    export_precision="fp32",
+    sample_pictures=2,
+    sample_steps=2,
+    log_every=16,
+    sample_every=32,
+    checkpoint_every=32,
+)
+"""Seconds on one core: does the whole way work?"""
+
+CPU = BranchRecipe(
+    images=250_000,
+    batch_size=32,
+    learning_rate=3e-4,
+    warmup_images=5_000,
+    schedule="cosine",
+    limit=40_000,
+    min_snr_gamma=5.0,
+    sample_guidance=4.0,
+)
+"""The embedded world at 64 pixels on two cores; an hour or two."""
+
+FULL = BranchRecipe(
+    images=12_000_000,
+    batch_size=512,
+    learning_rate=3e-4,
+    warmup_images=200_000,
+    schedule="cosine",
+    ema_decay=0.9995,
+    precision="bf16",
+    limit=1_000_000,
+    min_snr_gamma=5.0,
+    sample_guidance=4.0,
+    log_every=20_000,
+    sample_every=1_000_000,
+    checkpoint_every=1_000_000,
+)
+"""The embedded world at 128 pixels on one GPU."""
+
+SD15 = BranchRecipe(
+    images=10_000_000,
+    batch_size=32,
+    accumulate=8,
+    learning_rate=1e-5,
+    warmup_images=100_000,
+    ema_decay=0.9995,
+    precision="bf16",
+    gradient_checkpointing=True,
+    log_every=10_000,
+    sample_every=200_000,
+    checkpoint_every=200_000,
+)
+"""Stable Diffusion 1.5 with the paper's learning rate (arXiv 2309.00952, section 4), on one GPU.
+
+The paper's batch is 3200 and its data a billion pairs: raise `accumulate` and `images` with yours.
+"""
+
+RECIPES: dict[str, BranchRecipe] = {"debug": DEBUG, "cpu": CPU, "full": FULL, "sd15": SD15}

@@ -1,0 +1,57 @@
+"""`bdm train`: what it asks for, what it prints, what it leaves alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from bridge_diffusion.cli.train import train
+from bridge_diffusion.errors import BridgeError
+
+TEXT = ["--text-encoder", "chinese-clip"]
+WHOLE = ["--data", "pairs", "--out", "runs/zh", *TEXT]
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    app = typer.Typer()
+    app.command()(train)
+    return app
+
+
+def test_the_dry_run_prints_the_whole_recipe_and_writes_nothing(
+    app: typer.Typer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--recipe", "full", "--images", "123", "--lr", "0.5", "--no-cached", "--dry-run"]
+    result = CliRunner().invoke(app, [*WHOLE, *options])
+    assert result.exit_code == 0
+    recipe = json.loads(result.stdout)
+    assert (recipe["images"], recipe["learning_rate"], recipe["cached"]) == (123, 0.5, False)
+    assert recipe["precision"] == "bf16"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out", "runs/zh", *TEXT], "--data is missing"),
+        (["--data", "pairs", *TEXT], "--out is missing"),
+        (["--data", "pairs", "--out", "runs/zh"], "either --text-encoder"),
+        ([*WHOLE, "--recipe", "fast"], "no recipe 'fast'"),
+        ([*WHOLE, "--model", "nowhere"], "nothing at nowhere"),
+    ],
+)
+def test_a_mistake_is_one_error(app: typer.Typer, arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, BridgeError)
+    assert words in str(result.exception)
+
+
+def test_the_command_is_defined_without_torch() -> None:
+    code = "import sys, bridge_diffusion.cli.train; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

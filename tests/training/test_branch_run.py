@@ -1,0 +1,109 @@
+"""From a request to a bridge: the debug recipe on a folder of pictures, with a golden loss."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bridge_diffusion.bridge import Bridge
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.branch_run import train_branch
+from bridge_diffusion.training.request import TrainRequest
+
+# Mean of the last 16 images' losses. A change that is not meant to change training keeps it.
+GOLDEN_LOSS = 0.8172355890274048
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for i, (caption, colour) in enumerate((("红色", "red"), ("绿色", "green"), ("(蓝色)", "blue"))):
+        Image.linear_gradient("L").convert("RGB").resize((50 + i, 40)).save(folder / f"{i}.png")
+        Image.new("RGB", (50 + i, 40), colour).save(folder / f"{colour}.png")
+        for name in (str(i), colour):
+            (folder / f"{name}.txt").write_text(caption, encoding="utf-8")
+    (folder / "damaged.png").write_bytes(b"no picture")
+    (folder / "damaged.txt").write_text("坏", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def request_for(model_folder: Path, text_folder: Path, pairs: Path, tmp_path: Path) -> TrainRequest:
+    return TrainRequest(
+        data=str(pairs),
+        out=tmp_path / "runs" / "zh",
+        model=str(model_folder),
+        text_encoder=str(text_folder),
+        recipe="debug",
+        size=32,
+        device="cpu",
+        language="zh, yue",
+        licence="CC0-1.0",
+    )
+
+
+def test_the_debug_recipe_has_its_golden_loss(request_for: TrainRequest) -> None:
+    run = train_branch(request_for)
+    assert run.result.finished
+    assert run.result.loss == pytest.approx(GOLDEN_LOSS, rel=1e-4)
+    assert run.pairs == 6
+    assert run.skipped == {"damaged.png": "of no known format, or damaged"}
+    bridge = Bridge.from_pretrained(run.result.export)
+    assert bridge.config.languages == ("zh", "yue")
+    assert bridge.config.licence == "CC0-1.0"
+    assert (request_for.out / "samples" / "00000032.png").is_file()
+
+
+def test_live_encoding_trains_the_same_way(request_for: TrainRequest) -> None:
+    run = train_branch(replace(request_for, cached=False, images=16))
+    assert run.result.finished
+    assert run.pairs == 7  # what is damaged is found when it is read
+    assert not request_for.cache_folder.exists()
+
+
+def test_a_bridge_is_trained_further(request_for: TrainRequest, tmp_path: Path) -> None:
+    first = train_branch(replace(request_for, images=8))
+    further = replace(
+        request_for,
+        text_encoder=None,
+        bridge=str(first.result.export),
+        out=tmp_path / "runs" / "further",
+        images=8,
+        language="",
+    )
+    second = train_branch(further)
+    before = Bridge.from_pretrained(first.result.export)
+    after = Bridge.from_pretrained(second.result.export)
+    assert after.config.languages == before.config.languages
+    zero = "controlnet_mid_block.weight"
+    assert before.branch.state_dict()[zero].abs().max() > 0
+    change = after.branch.state_dict()[zero] - before.branch.state_dict()[zero]
+    assert 0 < change.abs().max() < 2 * before.branch.state_dict()[zero].abs().max()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": 31}, "--size is 31, it must be a multiple of 4"),
+        ({"data": "nowhere"}, "no data at 'nowhere'"),
+        ({"model": "nowhere"}, "nothing at nowhere"),
+        ({"precision": "fp8"}, "precision is 'fp8'"),
+        ({"images": 0}, "images is 0"),
+        ({"limit": 0}, "the limit is 0"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_anything_is_written(
+    request_for: TrainRequest, changes: dict[str, object], words: str
+) -> None:
+    with pytest.raises(BridgeError, match=words):
+        train_branch(replace(request_for, **changes))  # type: ignore[arg-type]
+    assert not request_for.out.exists()
+
+
+def test_a_text_encoder_or_a_bridge_is_needed(request_for: TrainRequest) -> None:
+    with pytest.raises(BridgeError, match="either --text-encoder"):
+        replace(request_for, text_encoder=None)
+    with pytest.raises(BridgeError, match="no recipe 'fast'"):
+        replace(request_for, recipe="fast")
