@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from bridge_diffusion.errors import BridgeError
@@ -255,27 +256,21 @@ class Bridge:
                 f"English embeddings are {tuple(english.positive.shape)} and "
                 f"{tuple(english.negative.shape)} for the negative ones: pad both to one length"
             )
-        scales = torch.tensor(scale, dtype=torch.float32).broadcast_to(len(english.positive))
-        windowed = (start, end) != (0.0, 1.0)
         window = StepWindow(layout, start, end)
-
-        def packed(states: Tensor, embeddings: NativeEmbeddings, positive: bool) -> Tensor:
-            return layout.pack(
-                states,
-                embeddings,
-                scale=scales,
-                positive=positive,
-                from_first_step=start == 0.0,
-            )
-
+        scales = _scales(scale, len(english.positive))
+        on_at_once = start == 0.0
         call: dict[str, Any] = {
-            "prompt_embeds": packed(english.positive, native, True),
-            "negative_prompt_embeds": packed(english.negative, negative, False),
+            "prompt_embeds": layout.pack(
+                english.positive, native, scale=scales, positive=True, from_first_step=on_at_once
+            ),
+            "negative_prompt_embeds": layout.pack(
+                english.negative, negative, scale=scales, positive=False, from_first_step=on_at_once
+            ),
         }
         if english.pooled is not None:
             call["pooled_prompt_embeds"] = english.pooled
             call["negative_pooled_prompt_embeds"] = english.negative_pooled
-        if windowed:
+        if (start, end) != (0.0, 1.0):
             if "callback_on_step_end" not in inspect.signature(type(pipe).__call__).parameters:
                 raise BridgeError(
                     f"{type(pipe).__name__} has no callback_on_step_end, so the branch cannot be "
@@ -377,6 +372,20 @@ def _listed(text: str | Sequence[str], count: int) -> list[str]:
             f"got lists of {len(texts)} and {count} prompts: give one text, or one for each picture"
         )
     return texts
+
+
+def _scales(scale: float | Sequence[float], count: int) -> Float[Tensor, " count"]:
+    """One finite scale for each picture."""
+    scales = torch.tensor(scale, dtype=torch.float32)
+    if scales.ndim and scales.shape != (count,):
+        raise BridgeError(
+            f"got {len(scales)} scales for {count} prompts: give one scale, or one for each prompt"
+        )
+    if not bool(scales.isfinite().all()):
+        raise BridgeError(
+            f"the branch's scale is {scale}; finite numbers are allowed, 1.0 is usual"
+        )
+    return scales.expand(count)
 
 
 def _plain(value: Any) -> Any:
