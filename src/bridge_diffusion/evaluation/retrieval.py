@@ -1,7 +1,6 @@
 """Scores: how often the right concept is among the first, how sure that is, and backgrounds."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,16 +83,3 @@ def nearest_colour(
 ) -> str:
     """The name of the palette's nearest colour, by distance in RGB."""
     return min(palette, key=lambda name: math.dist(colour, palette[name]))
-
-
-def background_rate(
-    pictures: Sequence[Image.Image],
-    wanted: Sequence[str],
-    palette: dict[str, tuple[int, int, int]],
-) -> Rate:
-    """How often the border's colour is nearest to the wanted one of the palette."""
-    hits = sum(
-        nearest_colour(border_colour(picture), palette) == colour
-        for picture, colour in zip(pictures, wanted, strict=True)
-    )
-    return Rate(hits=hits, count=len(pictures))

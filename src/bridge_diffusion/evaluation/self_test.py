@@ -9,12 +9,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from bridge_diffusion.evaluation.evaluator import ImageTextEvaluator
+from bridge_diffusion.evaluation.plan import scored_singles
 from bridge_diffusion.evaluation.renderings import Damage, Renderings
 from bridge_diffusion.evaluation.retrieval import Rate, ranks, top_k
 from bridge_diffusion.training.seeds import stream_generator
-from bridge_diffusion.worlds.emoji.captions import SINGLE_KINDS, default_colours
-from bridge_diffusion.worlds.emoji.concepts import Concept, all_concepts
-from bridge_diffusion.worlds.emoji.scenes import Scene
+from bridge_diffusion.worlds.emoji.concepts import all_concepts
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 
 _SEED = 20_260_711  # of no training stream
@@ -25,21 +24,6 @@ DAMAGES = {
     "degraded": Damage(),
     "strongly_degraded": Damage(strength=1.7, softest=14, blur=2.0, jpeg_quality=10),
 }
-
-
-def scored_singles(concept: Concept) -> list[Scene]:
-    """The scored scenes of one emoji on a default colour: in the middle if there are any.
-
-    Half of the concepts have no scored scene of kind "single"; for them it is the large ones, then
-    those beside the middle, the small ones last.
-    """
-    for kind in ("single", "single_large", *sorted(set(SINGLE_KINDS), reverse=True)):
-        scenes = [
-            Scene(kind=kind, concepts=(concept,), colours=(colour,)) for colour in default_colours()
-        ]
-        if scored := [scene for scene in scenes if scene.scored]:
-            return scored
-    return []
 
 
 def measure_evaluator(model: ImageTextEvaluator, vendors: Sequence[Sprites]) -> dict[str, Any]:

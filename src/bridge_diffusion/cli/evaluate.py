@@ -1,0 +1,178 @@
+"""`bdm evaluate`: measurements, with the numbers' intervals and the pictures."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bridge_diffusion.errors import BridgeError
+
+if TYPE_CHECKING:
+    from bridge_diffusion.evaluation.world import WorldResult
+
+app = typer.Typer(name="evaluate", help="Measure a bridge on scored prompts.", no_args_is_help=True)
+
+
+@app.callback()
+def _measurements() -> None:
+    """Keeps `world` a command of its own while it is the only one."""
+
+
+class World(StrEnum):
+    """Which concepts are scored."""
+
+    small = "small"
+    all = "all"
+
+
+@app.command("world")
+def world(
+    language: Annotated[str, typer.Option(help="Language of the native prompts.")] = "zh",
+    model: Annotated[
+        str | None, typer.Option(help="A backbone of the emoji world [default: the shipped one].")
+    ] = None,
+    bridge: Annotated[
+        str | None, typer.Option(help="The bridge [default: the shipped one of the language].")
+    ] = None,
+    concepts: Annotated[
+        World, typer.Option(help="Concepts to score: those of the small world, or all.")
+    ] = World.small,
+    control: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FOLDER", help="A bridge to compare with.")
+    ] = None,
+    images: Annotated[int, typer.Option(help="Pictures of each concept and condition.")] = 1,
+    steps: Annotated[int, typer.Option(help="Denoising steps of a picture.")] = 20,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    batch: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
+    time_limit: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="End the drawing after this long.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda ...")] = "auto",
+    out: Annotated[
+        Path, typer.Option(help="A folder for results.md, the JSON and the pictures.")
+    ] = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Draw the emoji world's scored scenes in every condition and count what is recognised.
+
+    Conditions: the native prompt through the bridge; the same to the English model as it is; its
+    translation; an unseen word order, unseen synonyms, two languages in one prompt, two objects.
+    """
+    folders = _controls(control or [])
+    from bridge_diffusion.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    from bridge_diffusion.bridge import Bridge
+    from bridge_diffusion.evaluation.plan import WorldOptions
+    from bridge_diffusion.evaluation.report import write_report
+    from bridge_diffusion.evaluation.world import evaluate_world, shipped_drawings
+    from bridge_diffusion.generation.loading import open_model
+    from bridge_diffusion.generation.request import GenerationRequest
+    from bridge_diffusion.worlds.emoji.concepts import all_concepts, small_world
+
+    options = WorldOptions(
+        language=language,
+        images=images,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        batch_size=batch,
+        time_limit=None if time_limit is None else 60 * time_limit,
+    )
+    opened = open_model(
+        GenerationRequest(prompt="-", model=model, bridge=bridge or language, device=device)
+    )
+    if opened.bridge is None:
+        raise BridgeError("--bridge none leaves nothing to measure; give a bridge")
+    others = {
+        name: Bridge.from_pretrained(folder, dtype=opened.pipe.unet.dtype).to(opened.device)
+        for name, folder in folders.items()
+    }
+    with _Bar() as bar:
+        result = evaluate_world(
+            opened.pipe,
+            opened.bridge,
+            options,
+            concepts=all_concepts() if concepts is World.all else small_world(language),
+            controls=others,
+            drawings=shipped_drawings(),
+            progress=bar.show,
+        )
+    about = {
+        "model": f"{opened.model_name} ({opened.model_hash})",
+        "bridge": f"{opened.bridge_name} ({opened.bridge_hash})",
+    }
+    written = write_report(result, out, about)
+    if as_json:
+        scores = [score.to_json() for score in result.scores]
+        typer.echo(json.dumps({"about": about, "scores": scores}, ensure_ascii=False, indent=2))
+    else:
+        _print_scores(result)
+        typer.echo(written[-1])
+
+
+def _controls(given: list[str]) -> dict[str, str]:
+    """NAME=FOLDER options => folders by name."""
+    folders = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise BridgeError(f"--control is {text!r}; write NAME=FOLDER, such as english=runs/en")
+        if name in folders:
+            raise BridgeError(f"--control {name} is given twice; give each its own name")
+        folders[name] = folder
+    return folders
+
+
+class _Bar:
+    """A progress bar on the terminal; nothing where there is none."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self._progress = Progress(
+            *Progress.get_default_columns()[:2],
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("drawing", total=None)
+
+    def __enter__(self) -> "_Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, done: int, total: int) -> None:
+        self._progress.update(self._task, completed=done, total=total)
+
+
+def _print_scores(result: "WorldResult") -> None:
+    """A table with a row for each condition and group."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("condition", "concepts")
+    for heading in ("pictures", "top-1 %", "95 %", "top-5 %", "background %"):
+        table.add_column(heading, justify="right")
+    for score in result.scores:
+        low, high = score.top1.interval
+        table.add_row(
+            score.condition,
+            score.group,
+            str(score.top1.count),
+            f"{100 * score.top1.share:.1f}",
+            f"{100 * low:.0f}-{100 * high:.0f}",
+            f"{100 * score.top5.share:.1f}",
+            f"{100 * score.background.share:.1f}",
+        )
+    Console().print(table)

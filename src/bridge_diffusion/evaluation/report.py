@@ -1,0 +1,303 @@
+"""The world's result as JSON, as a section of a Markdown page, and as pictures."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw, ImageFont
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.evaluation.plan import CONDITIONS, DRAWING, GROUPS, Group
+from bridge_diffusion.evaluation.retrieval import Rate
+from bridge_diffusion.evaluation.self_test import DAMAGES
+from bridge_diffusion.evaluation.world import Outcome, Score, WorldResult
+from bridge_diffusion.images.writing import write_file
+from bridge_diffusion.worlds.emoji.concepts import Concept, all_concepts, literal_probes
+
+SHOWN = ("bridge", "as_is", "translation")
+"""The conditions whose pictures stand side by side."""
+
+_PAPER, _INK, _RIGHT, _WRONG = (255, 255, 255), (40, 40, 40), (30, 140, 60), (200, 60, 50)
+_GAP, _LABEL, _FRAME = 4, 14, 2
+_GROUP_NAMES: dict[Group, str] = {
+    "native": "native (the English model never saw them)",
+    "shared": "shared (the English model knows them)",
+}
+
+
+def write_report(result: WorldResult, folder: Path, about: Mapping[str, str]) -> list[Path]:
+    """Write `results.md`, `world-LANGUAGE.json` and `pictures/world-LANGUAGE-*.png`.
+
+    In a `results.md` that is there, only this language's section is replaced.
+
+    Args:
+        about: what was measured, such as {"model": ..., "bridge": ...}: shown as it is.
+
+    Raises:
+        BridgeError: the folder cannot be written, or the disk is full.
+    """
+    language = result.options.language
+    written = []
+    strips = {}
+    for name, picture in _pictures(result).items():
+        path = folder / "pictures" / f"world-{language}-{name}.png"
+        written.append(write_file(_png(picture), path))
+        strips[name] = f"pictures/{path.name}"
+    document = json.dumps(to_json(result, about), ensure_ascii=False, indent=1)
+    path = folder / f"world-{language}.json"
+    written.append(write_file(f"{document}\n".encode(), path))
+    page = folder / "results.md"
+    text = replace_section(_read(page), f"world {language}", markdown(result, about, strips))
+    written.append(write_file(text.encode(), page))
+    return written
+
+
+def to_json(result: WorldResult, about: Mapping[str, str]) -> dict[str, Any]:
+    """Everything but the pictures, as plain values."""
+    options = result.options
+    return {
+        "format_version": 1,
+        "about": dict(about),
+        "options": {name: getattr(options, name) for name in options.__slots__},
+        "retrieval_among": result.concepts,
+        "complete": result.complete,
+        "seconds": round(result.seconds, 1),
+        "controls": result.controls,
+        "evaluator": result.evaluator,
+        "scores": [score.to_json() for score in result.scores],
+        "pictures": [_outcome_json(outcome) for outcome in result.outcomes],
+    }
+
+
+def _outcome_json(outcome: Outcome) -> dict[str, Any]:
+    case = outcome.case
+    return {
+        "condition": case.condition,
+        "group": case.group,
+        "concept": case.concept.codepoints,
+        "name": case.concept.names["en"],
+        "scene": case.scene.kind,
+        "prompt": case.prompt,
+        **({"english": case.english} if case.english else {}),
+        "seed": case.seed,
+        "rank": outcome.rank,
+        "found": list(outcome.found),
+        "background_right": outcome.background == case.scene.colours[0],
+    }
+
+
+def markdown(result: WorldResult, about: Mapping[str, str], pictures: Mapping[str, str]) -> str:
+    """The section of one language.
+
+    Args:
+        pictures: paths of the pictures that were written, relative to the page, by name.
+    """
+    options = result.options
+    drawn = f"{len(result.outcomes):,} pictures, {options.images} of each concept and condition"
+    lines = [
+        f"## Emoji world: {options.language}",
+        "",
+        *(f"- {name}: {value}" for name, value in about.items()),
+        f"- drawn: {drawn}, {options.steps} steps, guidance {options.guidance:g}, "
+        f"seed {options.seed}" + ("" if result.complete else "; cut short by the time limit"),
+        f"- top-1, top-5: the right concept is first, among the first five, of all "
+        f"{result.concepts}; by chance {100 / result.concepts:.1f} % and "
+        f"{500 / result.concepts:.1f} %. In brackets the 95 % interval (Wilson) over pictures",
+        "- all scenes are absent from every training set; a picture's background is right if its "
+        "border is nearest to the wanted colour of the eight",
+        "",
+        "| condition | concepts | pictures | top-1 | top-5 | background |",
+        "| --- | --- | ---: | ---: | ---: | ---: |",
+        *(_row(result, score) for score in result.scores),
+        "",
+        *_evaluator_lines(result.evaluator),
+        *_probe_lines(result, pictures),
+    ]
+    for group in GROUPS:
+        if group in pictures:
+            lines += [
+                f"### Concepts that are {_GROUP_NAMES[group]}",
+                "",
+                "In each cell from left to right: "
+                + "; ".join(CONDITIONS[name] for name in SHOWN)
+                + ". A green frame is top-1, a red one is not.",
+                "",
+                f"![{group} concepts]({pictures[group]})",
+                "",
+            ]
+    return "\n".join(lines)
+
+
+def _row(result: WorldResult, score: Score) -> str:
+    return (
+        f"| {_condition_name(result, score.condition)} | {score.group} | {score.top1.count} "
+        f"| {_percent(score.top1)} | {_percent(score.top5)} | {_percent(score.background)} |"
+    )
+
+
+def _condition_name(result: WorldResult, condition: str) -> str:
+    if condition == DRAWING:
+        return "*the vendor's own drawings of such scenes: the evaluator's own errors*"
+    if condition in CONDITIONS:
+        return CONDITIONS[condition]
+    name = condition.removeprefix("control:")
+    return f"control {name}: the same scenes, prompts in {result.controls[name]}, its own bridge"
+
+
+def _percent(rate: Rate) -> str:
+    low, high = rate.interval
+    return f"{100 * rate.share:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def _evaluator_lines(accuracy: Mapping[str, Any]) -> list[str]:
+    """The evaluator's own accuracy; empty if it was saved without."""
+    if not accuracy:
+        return []
+    kinds = ("clean", *DAMAGES)
+    lines = [
+        "The evaluator itself, on held-out renderings of real drawings (top-1 / top-5):",
+        "",
+        "| drawings | " + " | ".join(kind.replace("_", " ") for kind in kinds) + " |",
+        "| --- |" + " ---: |" * len(kinds),
+    ]
+    for vendor, rows in accuracy.items():
+        cells = (
+            " / ".join(f"{100 * rows[kind][top]['share']:.1f} %" for top in ("top1", "top5"))
+            for kind in kinds
+        )
+        lines.append(f"| {vendor} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _probe_lines(result: WorldResult, pictures: Mapping[str, str]) -> list[str]:
+    """A table with a strip of pictures and the evaluator's word for each literal probe."""
+    language = result.options.language
+    rows = []
+    for probe in literal_probes():
+        outcomes = _first_outcomes(result, probe)
+        if probe.codepoints in pictures and outcomes:
+            answers = "<br>".join(
+                f"{name.replace('_', ' ')}: {_answer(outcomes[name])}"
+                for name in SHOWN
+                if name in outcomes
+            )
+            strip = f"![{probe.names['en']}]({pictures[probe.codepoints]})"
+            rows.append(f"| {probe.names[language]} | {probe.names['en']} | {strip} | {answers} |")
+    if not rows:
+        return []
+    return [
+        "### The literal probes",
+        "",
+        "The English model knows every word of their English names and never saw the things. "
+        "Pictures: the native prompt through the bridge, the native prompt to the English model, "
+        "its translation to the English model.",
+        "",
+        "| native | English | bridge, as it is, translation | what the evaluator sees |",
+        "| --- | --- | --- | --- |",
+        *rows,
+        "",
+    ]
+
+
+def _answer(outcome: Outcome) -> str:
+    names = {concept.codepoints: concept.names["en"] for concept in all_concepts()}
+    if outcome.rank == 0:
+        return "right"
+    return f"{names[outcome.found[0]]} (the right one is number {outcome.rank + 1})"
+
+
+def _first_outcomes(result: WorldResult, concept: Concept) -> dict[str, Outcome]:
+    """The first picture of a concept in each condition that is shown."""
+    return {
+        outcome.case.condition: outcome
+        for outcome in result.outcomes
+        if outcome.case.concept == concept
+        and outcome.case.index == 0
+        and outcome.case.condition in SHOWN
+    }
+
+
+def _pictures(result: WorldResult) -> dict[str, Image.Image]:
+    """A strip for each literal probe, a sheet for each group of concepts."""
+    drawn: dict[Group, dict[str, dict[str, Outcome]]] = {group: {} for group in GROUPS}
+    for outcome in result.outcomes:
+        case = outcome.case
+        if case.index == 0 and case.condition in SHOWN:
+            of_concept = drawn[case.group].setdefault(case.concept.codepoints, {})
+            of_concept[case.condition] = outcome
+    pictures = {}
+    for probe in literal_probes():
+        if outcomes := drawn["native"].get(probe.codepoints):
+            pictures[probe.codepoints] = _strip(outcomes, 80)
+    for group, cells in drawn.items():
+        if cells:
+            pictures[group] = _sheet(list(cells.values()))
+    return pictures
+
+
+def _strip(outcomes: Mapping[str, Outcome], side: int) -> Image.Image:
+    """The pictures of the shown conditions beside each other, framed by right and wrong."""
+    cell = side + 2 * _FRAME
+    strip = Image.new("RGB", (len(SHOWN) * (cell + _GAP) - _GAP, cell), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    for column, name in enumerate(SHOWN):
+        if name not in outcomes:
+            continue
+        outcome, x = outcomes[name], column * (cell + _GAP)
+        assert outcome.picture is not None
+        colour = _RIGHT if outcome.rank == 0 else _WRONG
+        draw.rectangle((x, 0, x + cell - 1, cell - 1), fill=colour)
+        picture = outcome.picture.resize((side, side), Image.Resampling.LANCZOS)
+        strip.paste(picture, (x + _FRAME, _FRAME))
+    return strip
+
+
+def _sheet(cells: Sequence[Mapping[str, Outcome]], columns: int = 5) -> Image.Image:
+    """One labelled strip a concept, in the order of Unicode."""
+    order = {concept.codepoints: i for i, concept in enumerate(all_concepts())}
+    named = sorted(
+        ((next(iter(cell.values())).case.concept, cell) for cell in cells),
+        key=lambda pair: order[pair[0].codepoints],
+    )
+    strips = [(concept.names["en"], _strip(cell, 56)) for concept, cell in named]
+    width, height = strips[0][1].width + 3 * _GAP, strips[0][1].height + _LABEL + 2 * _GAP
+    rows = -(-len(strips) // columns)
+    sheet = Image.new("RGB", (min(columns, len(strips)) * width, rows * height), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(11)
+    for index, (name, strip) in enumerate(strips):
+        x, y = index % columns * width + _GAP, index // columns * height
+        draw.text((x, y), name[:32].encode("ascii", "replace").decode(), fill=_INK, font=font)
+        sheet.paste(strip, (x, y + _LABEL))
+    return sheet
+
+
+def replace_section(page: str, name: str, section: str) -> str:
+    """The page with the section between its two marks replaced, or added at the end.
+
+    Raises:
+        BridgeError: one of the marks is missing.
+    """
+    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+    marked = f"{begin}\n{section.strip()}\n{end}"
+    if begin not in page and end not in page:
+        return f"{page.rstrip()}\n\n{marked}\n" if page.strip() else f"# Results\n\n{marked}\n"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(page):
+        raise BridgeError(f"the page has only one of the marks {begin} and {end}; put both back")
+    return pattern.sub(lambda _: marked, page, count=1)
+
+
+def _read(page: Path) -> str:
+    try:
+        return page.read_text(encoding="utf-8") if page.is_file() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise BridgeError(f"{page} is not readable as UTF-8 text: {error}") from error
+
+
+def _png(picture: Image.Image) -> bytes:
+    stream = BytesIO()
+    picture.save(stream, "PNG", optimize=True)
+    return stream.getvalue()
