@@ -89,8 +89,14 @@ def read_header(path: Path) -> SafetensorsHeader:
 def is_pickle(path: Path) -> bool:
     """Whether a file begins as a PyTorch archive (zip) or as a bare pickle does."""
     with path.open("rb") as file:
-        start = file.read(4)
-    return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] in _PROTOCOLS)
+        start = file.read(2)
+    return is_zip(path) or (start[:1] == b"\x80" and start[1:] in _PROTOCOLS)
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file begins as a zip archive does."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 _PROTOCOLS = tuple(bytes([number]) for number in range(2, 6))
@@ -182,16 +188,22 @@ def _identify_pipeline(folder: Path) -> Identity:
 
 def _identify_safetensors(path: Path) -> Identity:
     header = read_header(path)
+    kind, family = kind_and_family(header.shapes)
     return Identity(
         path=path,
-        kind=_kind(header.shapes),
-        family=_family(header.shapes),
+        kind=kind,
+        family=family,
         details={
             "tensors": len(header.shapes),
             "parameters": sum(math.prod(shape) for shape in header.shapes.values()),
             "metadata": dict(header.metadata),
         },
     )
+
+
+def kind_and_family(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str | None]:
+    """What weights are, by the names and shapes of their tensors."""
+    return _kind(shapes), _family(shapes)
 
 
 def _kind(keys: Iterable[str]) -> str:

@@ -53,7 +53,10 @@ def takes(
         @functools.wraps(command)
         def wrapped(**values: Any) -> None:
             given = {name: values.pop(name) for name in names}
-            command({k: v for k, v in given.items() if v is not None}, **values)
+            given = {name: value for name, value in given.items() if value is not None}
+            for name in parsers.keys() & given:
+                given[name] = parsers[name][1](given[name])
+            command(given, **values)
 
         keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
         wrapped.__signature__ = inspect.Signature(added + keyword)  # type: ignore[attr-defined]
@@ -84,8 +87,7 @@ def _parameter(
     if isinstance(field.default, bool):
         return typer.Option(f"{flag}/--no-{flag[2:]}", help=doc + _default(field))
     if field.name in parsers:
-        metavar, parser = parsers[field.name]
-        return typer.Option(flag, help=doc, metavar=metavar, parser=parser)
+        return typer.Option(flag, help=doc, metavar=parsers[field.name][0])
     return typer.Option(flag, help=doc + _default(field))
 
 

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.request import NO_BRIDGE, GenerationRequest
+from bridge_diffusion.generation.single_file import load_single_file
 from bridge_diffusion.identify import Identity, identify, read_header
 
 if TYPE_CHECKING:
@@ -153,8 +154,6 @@ def load_pipeline(
             raise BridgeError(f"{source} is a {type(pipe).__name__}; {_WANTED}")
         return pipe
     if source.path.is_file():
-        from bridge_diffusion.generation.single_file import load_single_file
-
         with _clear_errors(source.path):
             return load_single_file(source.path, dtype=dtype)
     cls = _PIPELINES.get(source.details["class"], StableDiffusionPipeline)
