@@ -83,7 +83,8 @@ def _renderer(module: str) -> Any:
 def crop_to_square(picture: Image.Image, size: int) -> Image.Image:
     """Crops an RGBA picture to its opaque box, pads it to a square, resizes to `size` pixels."""
     box = picture.getchannel("A").point(lambda alpha: 255 if alpha > 8 else 0).getbbox()
-    assert box is not None, "an empty picture came out of the renderer"
+    if box is None:
+        raise BridgeError("an emoji's drawing is empty; install the vendor's package anew")
     picture = picture.crop(box)
     side = max(picture.size)
     square = Image.new("RGBA", (side, side), (0, 0, 0, 0))
@@ -95,13 +96,16 @@ def crop_to_square(picture: Image.Image, size: int) -> Image.Image:
 def draw_svg(size: int, *, path: Path | None = None, text: str | None = None) -> Image.Image:
     """Draws an SVG file or text with resvg: RGBA, `size` x `size`, cropped to its opaque box."""
     resvg = _renderer("resvg_py")
-    png = resvg.svg_to_bytes(
-        svg_path=None if path is None else str(path),
-        svg_string=text,
-        width=2 * size,
-        height=2 * size,
-        skip_system_fonts=True,
-    )
+    try:
+        png = resvg.svg_to_bytes(
+            svg_path=None if path is None else str(path),
+            svg_string=text,
+            width=2 * size,
+            height=2 * size,
+            skip_system_fonts=True,
+        )
+    except ValueError as error:
+        raise BridgeError(f"the drawing {path or text!r} is damaged: {error}") from error
     return crop_to_square(Image.open(BytesIO(bytes(png))).convert("RGBA"), size)
 
 

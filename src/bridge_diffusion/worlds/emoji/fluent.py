@@ -31,6 +31,7 @@ class FluentIcons:
 
         Raises:
             NoPicture: the set lacks the emoji.
+            BridgeError: the drawing is damaged.
         """
         name = str(self._names.get(codepoints.lower()))
         if name in self._aliases:
@@ -41,10 +42,7 @@ class FluentIcons:
         width, height = icon.get("width", self._side), icon.get("height", self._side)
         box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
         svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">{icon["body"]}</svg>'
-        try:
-            return draw_svg(size, text=svg)
-        except ValueError as error:
-            raise BridgeError(f"the Fluent icon {name!r} cannot be drawn: {error}") from error
+        return draw_svg(size, text=svg)
 
 
 def _table(document: dict[str, Any], key: str, field: str) -> dict[str, dict[str, Any]]:

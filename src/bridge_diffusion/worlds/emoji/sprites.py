@@ -84,6 +84,7 @@ class Sprites:
 
 def _read(path: Path) -> Image.Image:
     try:
-        return Image.open(path).convert("RGBA")
+        with Image.open(path) as picture:
+            return picture.convert("RGBA")
     except OSError as error:
         raise BridgeError(f"{path} is no readable picture; build the world's data anew") from error

@@ -1,0 +1,155 @@
+import hashlib
+
+import numpy as np
+import pytest
+
+from bridge_diffusion.data.pairs import PairDataset
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.worlds.emoji.captions import KINDS, colour_rgb, default_colours
+from bridge_diffusion.worlds.emoji.concepts import (
+    LANGUAGES,
+    all_concepts,
+    find_concept,
+    shipped_concepts,
+    small_world,
+)
+from bridge_diffusion.worlds.emoji.scenes import (
+    DEFAULT_KINDS,
+    CaptionMix,
+    EmojiScenes,
+    Scene,
+    draw_scene,
+)
+from bridge_diffusion.worlds.emoji.sprites import Sprites
+
+
+def scenes(noto: Sprites, language: str, **changes: object) -> EmojiScenes:
+    settings = {"concepts": all_concepts(), "size": 64, "count": 20_000, "seed": 3} | changes
+    return EmojiScenes(sprites=noto, language=language, **settings)
+
+
+@pytest.mark.parametrize(
+    ("language", "expected"),
+    [
+        ("en", "d33ca82d41c2fb386f0a196b0d7e3e62436febb577e5bc6d4ab4495187931367"),
+        ("zh", "b3b91a9402ca0a63496e850c7bf1d05b8c1265d5896a9f57a5ea104fccc375df"),
+    ],
+)
+def test_scenes_and_captions_stay_the_same(noto: Sprites, language: str, expected: str) -> None:
+    """Trained weights were made with these scenes: no change may move a random draw."""
+    digest = hashlib.sha256()
+    dataset = scenes(noto, language)
+    for index in range(200):
+        scene, text, _ = dataset.scene(index)
+        codes = (concept.codepoints for concept in scene.concepts)
+        digest.update("|".join((scene.kind, *codes, *scene.colours, text)).encode())
+    assert digest.hexdigest() == expected
+
+
+def test_pictures_stay_the_same() -> None:
+    digest = hashlib.sha256()
+    dataset = EmojiScenes.shipped(language="zh", size=64, seed=7)
+    for index in range(50):
+        pair = dataset[index]
+        digest.update(pair.image.tobytes() + pair.captions[0].encode() + pair.key.encode())
+    expected = "6b36812dfb3089696631c9cc53eebfa105c3d8a6f624390680cefacf823ecaba"
+    assert digest.hexdigest() == expected
+
+
+def test_a_scene_is_a_function_of_seed_and_index(noto: Sprites) -> None:
+    shipped = shipped_concepts()
+    dataset: PairDataset = scenes(noto, "zh", concepts=shipped)
+    backwards = [dataset[index] for index in reversed(range(20))][::-1]
+    other = scenes(noto, "zh", concepts=shipped, seed=4)
+    for index, pair in enumerate(backwards):
+        again = dataset[index]
+        assert again.image.tobytes() == pair.image.tobytes()
+        assert (again.captions, again.key) == (pair.captions, pair.key)
+    assert any(other[i].captions != backwards[i].captions for i in range(20))
+    with pytest.raises(IndexError):
+        dataset[20_000]
+
+
+def test_scored_scenes_never_appear_in_training(noto: Sprites) -> None:
+    dataset = scenes(noto, "zh")
+    drawn = [dataset.scene(index)[0] for index in range(20_000)]
+    assert not any(scene.scored for scene in drawn)
+    assert {scene.kind for scene in drawn} == set(KINDS)
+    for kind, weight in DEFAULT_KINDS.items():
+        share = sum(scene.kind == kind for scene in drawn) / len(drawn)
+        assert share == pytest.approx(weight, abs=0.02)
+
+
+def test_about_a_tenth_of_all_scenes_is_scored() -> None:
+    flags = [
+        Scene(kind=kind, concepts=(concept,), colours=(colour,)).scored
+        for concept in all_concepts()
+        for colour in default_colours()
+        for kind in ("single", "single_left", "single_small")
+    ]
+    assert 0.08 < np.mean(flags) < 0.12
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_scored_synonyms_never_appear_in_training(noto: Sprites, language: str) -> None:
+    mix = CaptionMix(name_only=1.0, background_only=0.0, half_pair=0.0, synonym=1.0)
+    dataset = scenes(noto, language, kinds={"single": 1.0}, mix=mix)
+    captions = {dataset.scene(index)[1] for index in range(4_000)}
+    scored = {concept.scored_synonym(language) for concept in all_concepts()}
+    trained = {word for c in all_concepts() for word in c.training_synonyms(language)}
+    assert not captions & scored
+    assert len(captions & trained) > 300
+
+
+def test_half_pair_captions_name_what_is_there(noto: Sprites) -> None:
+    mix = CaptionMix(name_only=0.0, background_only=0.0, half_pair=1.0, synonym=0.0)
+    dataset = scenes(noto, "zh", kinds={"pair_left_right": 1.0}, mix=mix)
+    for index in range(200):
+        scene, text, _ = dataset.scene(index)
+        first, second = (concept.names["zh"] for concept in scene.concepts)
+        assert (first in text and "左" in text) or (second in text and "右" in text)
+
+
+def test_draw_scene_takes_the_given_concepts() -> None:
+    concepts = small_world("zh")[:3]
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        scene = draw_scene(concepts, {"pair_top_bottom": 1.0}, random)
+        assert scene.concepts[0] is not scene.concepts[1]
+        assert {c.codepoints for c in scene.concepts} <= {c.codepoints for c in concepts}
+
+
+@pytest.mark.parametrize(
+    ("kind", "column", "row"),
+    [
+        ("single", 0.5, 0.5),
+        ("single_left", 0.26, 0.5),
+        ("single_right", 0.74, 0.5),
+        ("single_top", 0.5, 0.26),
+        ("single_bottom", 0.5, 0.74),
+    ],
+)
+def test_render_puts_the_emoji_where_the_caption_says(
+    noto: Sprites, kind: str, column: float, row: float
+) -> None:
+    scene = Scene(kind=kind, concepts=(find_concept("🧧"),), colours=("blue",))
+    pixels = np.asarray(scene.render(noto, 64)).astype(int)
+    drawn = np.abs(pixels - np.array(colour_rgb("blue"))).sum(axis=2) > 30
+    rows, columns = np.nonzero(drawn)
+    assert columns.mean() / 64 == pytest.approx(column, abs=0.03)
+    assert rows.mean() / 64 == pytest.approx(row, abs=0.03)
+    corners = pixels[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners == colour_rgb("blue")).all()
+
+
+def test_gradient_goes_from_the_first_to_the_second_colour(noto: Sprites) -> None:
+    concept = find_concept("🧧")
+    scene = Scene(kind="gradient_top_bottom", concepts=(concept,), colours=("red", "green"))
+    picture = scene.render(noto, 64)
+    assert picture.getpixel((0, 0)) == colour_rgb("red")
+    assert picture.getpixel((0, 63)) == colour_rgb("green")
+
+
+def test_shipped_scenes_need_a_known_language() -> None:
+    with pytest.raises(BridgeError, match="no captions in 'fr'; it has en, zh, ja, ar, hi, es"):
+        EmojiScenes.shipped(language="fr", size=64)
