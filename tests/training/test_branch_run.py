@@ -107,3 +107,14 @@ def test_a_text_encoder_or_a_bridge_is_needed(request_for: TrainRequest) -> None
         replace(request_for, text_encoder=None)
     with pytest.raises(BridgeError, match="no recipe 'fast'"):
         replace(request_for, recipe="fast")
+
+
+def test_a_run_with_other_data_is_refused_before_it_is_encoded(
+    request_for: TrainRequest, pairs: Path
+) -> None:
+    train_branch(replace(request_for, images=4))
+    stores = sorted(request_for.cache_folder.iterdir())
+    (pairs / "red.txt").write_text("大红", encoding="utf-8")
+    with pytest.raises(BridgeError, match="was started with data = "):
+        train_branch(request_for)
+    assert sorted(request_for.cache_folder.iterdir()) == stores

@@ -16,8 +16,8 @@ from bridge_diffusion.data import open_dataset
 from bridge_diffusion.data.pairs import PairDataset, UnreadablePicture, fingerprint
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.generation.loading import choose_device, is_hub_name, load_pipeline
-from bridge_diffusion.identify import identify
+from bridge_diffusion.generation.loading import choose_device, load_bridge, load_pipeline
+from bridge_diffusion.generation.sources import locate_bridge, locate_model
 from bridge_diffusion.models.branch import BridgeBranch
 from bridge_diffusion.models.config import family_of
 from bridge_diffusion.text import NativeTextEncoder
@@ -36,6 +36,7 @@ from bridge_diffusion.training.examples import (
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.recipes import BranchRecipe
 from bridge_diffusion.training.request import TrainRequest
+from bridge_diffusion.training.run_folder import check_run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,18 +64,23 @@ def train_branch(request: TrainRequest) -> BranchRun:
     dataset = open_dataset(request.data, size, request.seed, recipe.limit)
     bridge = _starting_bridge(request, pipe, len(dataset))
     details = _details(recipe, request, pipe, bridge, dataset)
-    pipe.to(device)
-    bridge.text_encoder.to(device)
-    examples: CachedExamples | LiveExamples
-    if recipe.cached:
-        examples = _encode_once(request.cache_folder, dataset, pipe, bridge, size)
-    else:
-        examples = LiveExamples(dataset, pipe.vae, bridge.text_encoder, size=size)
-    prompts = _sample_prompts(dataset, recipe.sample_pictures)
-    task = BranchTask(
-        pipe, bridge, examples, _options(recipe, request.seed, prompts), device=device
-    )
-    result = train(task, config, details)
+    check_run(config, details)
+    options = _options(recipe, request.seed, _sample_prompts(dataset, recipe.sample_pictures))
+    try:
+        pipe.to(device)
+        bridge.text_encoder.to(device)
+        examples: CachedExamples | LiveExamples
+        if recipe.cached:
+            examples = _encode_once(request.cache_folder, dataset, pipe, bridge, size)
+        else:
+            examples = LiveExamples(dataset, pipe.vae, bridge.text_encoder, size=size)
+        task = BranchTask(pipe, bridge, examples, options, device=device)
+        result = train(task, config, details)
+    except torch.OutOfMemoryError as error:
+        raise BridgeError(
+            f"a batch of {recipe.batch_size} pictures does not fit in the memory of {device}: give "
+            "a smaller --batch-size, and --accumulate to keep the step as large"
+        ) from error
     return BranchRun(result=result, pairs=len(examples), skipped=examples.skipped)
 
 
@@ -111,21 +117,8 @@ def _options(recipe: BranchRecipe, seed: int, prompts: tuple[str, ...]) -> Branc
 
 def _load_backbone(name: str | None) -> StableDiffusionPipeline:
     """The stock pipeline in float32, its safety checker left out: nothing is drawn for others."""
-    if name is None:
-        from bridge_diffusion.worlds.emoji.paths import backbone_folder
-
-        name = str(backbone_folder())
-    path = Path(name).expanduser()
-    if not path.exists() and is_hub_name(name):
-        pipe = load_pipeline(name, dtype=torch.float32, safety_checker=False)
-    else:
-        source = identify(path)
-        if source.kind not in ("pipeline", "Stable Diffusion checkpoint"):
-            raise BridgeError(
-                f"--model {name} is a {source.kind}; give a Stable Diffusion 1.5 folder, single "
-                "file or hub name"
-            )
-        pipe = load_pipeline(source, dtype=torch.float32, safety_checker=False)
+    source = locate_model(name) or str(name)
+    pipe = load_pipeline(source, dtype=torch.float32, safety_checker=False)
     if not isinstance(pipe, StableDiffusionPipeline) or family_of(pipe.unet) != "sd15":
         raise BridgeError(
             f"--model {name} is a {type(pipe).__name__}; training knows the family of Stable "
@@ -143,7 +136,10 @@ def _starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs
         or f"{pairs} captioned pictures of {Path(request.data).name}",
     }
     if request.bridge is not None:
-        bridge = Bridge.from_pretrained(request.bridge, dtype=torch.float32)
+        source = locate_bridge(request.bridge)
+        if source is None:
+            raise BridgeError(f"--bridge {request.bridge} is no bridge to start from; give one")
+        bridge = load_bridge(source, None, torch.float32)
         if not request.language:
             card["languages"] = bridge.config.languages
         return Bridge(
@@ -171,10 +167,10 @@ def _picture_size(recipe: BranchRecipe, pipe: StableDiffusionPipeline) -> int:
 def _encode_once(
     cache: Path, dataset: PairDataset, pipe: StableDiffusionPipeline, bridge: Bridge, size: int
 ) -> CachedExamples:
-    with _counting("encoding pictures", len(dataset)) as count:
+    with _counting("pictures", len(dataset)) as count:
         pictures = cache_pictures(cache, dataset, pipe.vae, size=size, progress=count)
     captions = captions_of(pictures)
-    with _counting("encoding captions", len({"", *captions})) as count:
+    with _counting("captions", len({"", *captions})) as count:
         texts = cache_texts(cache, captions, bridge.text_encoder, progress=count)
     return CachedExamples(pictures, texts)
 
@@ -184,9 +180,9 @@ def _counting(what: str, total: int) -> Iterator[CountDone]:
     """A progress bar on a terminal; a line at the end elsewhere."""
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
+        task = bar.add_task(f"encoding {what}", total=total)
         yield lambda done: bar.update(task, completed=done)
-    console.print(f"{what}: {total:,} done", highlight=False)
+    console.print(f"{total:,} {what} are encoded", highlight=False)
 
 
 def _sample_prompts(dataset: PairDataset, count: int) -> tuple[str, ...]:

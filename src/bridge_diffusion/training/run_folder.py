@@ -9,24 +9,30 @@ from typing import Any
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.config import FREE_ON_RESUME, LoopConfig
 
+_FILE = "config.json"
 
-def open_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
-    """Write run_dir/config.json, or check that the folder holds this very run.
 
-    BridgeError if the folder holds a run with other settings, or something that is no run.
-    """
-    wanted = {"loop": config.to_json(), "task": _plain(details)}
-    file = config.run_dir / "config.json"
+def check_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
+    """BridgeError unless run_dir is new, or empty, or holds this very run. Writes nothing."""
+    file = config.run_dir / _FILE
     if file.is_file():
-        _check_same_run(file, wanted)
+        _check_same_run(file, _described(config, details))
+    elif config.run_dir.exists() and not config.run_dir.is_dir():
+        raise BridgeError(f"{config.run_dir} is a file; give another folder for the run")
     elif config.run_dir.is_dir() and any(config.run_dir.iterdir()):
         raise BridgeError(
             f"{config.run_dir} is not empty and holds no training run; give another folder"
         )
+
+
+def open_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
+    """Check as `check_run` does, then write run_dir/config.json."""
+    check_run(config, details)
+    file = config.run_dir / _FILE
+    text = json.dumps(_described(config, details), indent=2, ensure_ascii=False) + "\n"
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(wanted, indent=2, ensure_ascii=False) + "\n"
-        unfinished = file.with_name("config.json.unfinished")
+        unfinished = file.with_name(_FILE + ".unfinished")
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, file)
     except OSError as error:
@@ -49,7 +55,8 @@ def _check_same_run(file: Path, wanted: dict[str, Any]) -> None:
                 )
 
 
-def _plain(details: Mapping[str, Any]) -> dict[str, Any]:
+def _described(config: LoopConfig, details: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON will give it back (tuples become lists), so that both sides compare equal."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(details), default=str))
+    both = {"loop": config.to_json(), "task": dict(details)}
+    plain: dict[str, Any] = json.loads(json.dumps(both, default=str))
     return plain
