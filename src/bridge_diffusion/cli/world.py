@@ -111,6 +111,56 @@ def show(
         typer.echo("literal probe: the English world knows each word of its name, not the thing")
 
 
+@app.command()
+def train(
+    stage: Annotated[str, typer.Argument(help="autoencoder, clip or unet, in this order.")],
+    out: Annotated[Path, typer.Option(help="Folder of the build; each stage has its own in it.")],
+    recipe: Annotated[str, typer.Option(help="Size of the world: debug, cpu or full.")] = "cpu",
+    start: Annotated[
+        Path | None, typer.Option(help="Exported weights of an earlier run to start from.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Torch device: cpu, cuda.")] = "cpu",
+    seed: Annotated[int, typer.Option(help="Seed of weights, scenes and noise.")] = 0,
+    minutes: Annotated[
+        float | None, typer.Option(help="Save, export and stop after this many minutes.")
+    ] = None,
+) -> None:
+    """Train one stage of the English world; the same command goes on with it.
+
+    The Chinese text encoder and the branch are trained by `bdm train-text` and `bdm train`.
+    """
+    from bridge_diffusion.worlds.emoji.train.recipes import find_recipe
+    from bridge_diffusion.worlds.emoji.train.stages import WorldBuild
+
+    build = WorldBuild(find_recipe(recipe), out, device=device, seed=seed, start=start)
+    result = build.run(stage, None if minutes is None else 60 * minutes)
+    typer.echo(str(result.export))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("demo"),
+    steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 25,
+    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Seed of every picture.")] = 0,
+) -> None:
+    """Draw a fixed list of Chinese prompts, beside what the English model makes of them."""
+    from diffusers import StableDiffusionPipeline
+
+    from bridge_diffusion.bridge import Bridge
+    from bridge_diffusion.worlds.emoji.demo import draw_demo
+    from bridge_diffusion.worlds.emoji.paths import backbone_folder, bridge_folder
+
+    pipe = StableDiffusionPipeline.from_pretrained(backbone_folder())
+    grid = draw_demo(
+        pipe, Bridge.from_pretrained(bridge_folder()), steps=steps, guidance=guidance, seed=seed
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "demo.png"
+    grid.save(path)
+    typer.echo(f"the demonstration is in {path.resolve()}")
+
+
 def _check_language(language: str) -> None:
     from bridge_diffusion.worlds.emoji.concepts import LANGUAGES
 

@@ -31,6 +31,7 @@ SCHEDULE = {
     "beta_schedule": "scaled_linear",
     "num_train_timesteps": 1000,
     "prediction_type": "epsilon",
+    "steps_offset": 1,
 }
 
 

@@ -76,7 +76,7 @@ class EvaluatorTask:
             norm.momentum = momentum
 
 
-def train_evaluator(run_dir: Path, *, images: int = 300_000, device: str = "cpu") -> TrainResult:
+def train_evaluator(run_dir: Path, *, images: int = 500_000, device: str = "cpu") -> TrainResult:
     """Train the shipped evaluator: all 852 concepts, drawings of Noto and Twemoji.
 
     Raises:

@@ -1,0 +1,42 @@
+# `make demo` draws, `make test` tests; both set up .venv first and need Python 3.11 and pip only.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test test-full check format results wheel clean
+
+demo: $(INSTALLED)
+	$(BIN)/bdm world demo --out demo
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -q -m "not full"
+
+test-full: $(INSTALLED)
+	$(BIN)/python -m pytest -q
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Scores the weights in the repository again; trains nothing.
+results: $(INSTALLED)
+	$(BIN)/bdm evaluate world --language zh --out results --docs docs
+
+wheel: $(INSTALLED)
+	$(BIN)/python -m build --wheel
+
+# torch first and by itself, so that no resolver picks another build of it.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,world,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
