@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from bridge_diffusion.images.infotext import parse_infotext
@@ -84,12 +85,27 @@ def test_options_change_what_is_drawn_from_a_file(draw: Callable, bdm: Callable)
 
 def test_other_weights_do_not_draw_a_file_again(draw: Callable, bdm: Callable) -> None:
     path = only_picture(draw("红包"))
-    record = dict(read_metadata(path).record) | {"bridge_hash": "0123456789"}
+    record = dict(read_metadata(path).record)
+    record["hashes"] = record["hashes"] | {"bridge": "0123456789"}
     image = Image.fromarray(pixels(path))
     path.write_bytes(encode_image(image, ".png", ImageMetadata(infotext="", record=record)))
     outcome = bdm("generate", "--from", path)
     assert outcome.code == 2
     assert "0123456789" in outcome.err
+    assert "give --bridge" in outcome.err
+
+
+def test_another_initial_picture_does_not_draw_a_file_again(
+    draw: Callable, bdm: Callable, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.png"
+    Image.new("RGB", (16, 16), "red").save(start)
+    path = only_picture(draw("红包", "--init-image", start))
+    Image.new("RGB", (16, 16), "blue").save(start)
+    outcome = bdm("generate", "--from", path)
+    assert outcome.code == 2
+    assert "give --init-image" in outcome.err
+    only_picture(bdm("generate", "--from", path, "--init-image", start, "--out", tmp_path))
 
 
 def test_each_picture_has_its_own_seed(draw: Callable) -> None:
@@ -144,6 +160,17 @@ def test_a_picture_to_start_from_and_a_mask(draw: Callable, bdm: Callable, tmp_p
 )
 def test_every_scheduler_draws(draw: Callable, name: str) -> None:
     only_picture(draw("红包", "--scheduler", name))
+
+
+def test_a_folder_with_half_precision_weights_alone(
+    draw: Callable, bdm: Callable, model: Path, tmp_path: Path
+) -> None:
+    half = tmp_path / "half"
+    StableDiffusionPipeline.from_pretrained(model).save_pretrained(half, variant="fp16")
+    arguments = ("--model", half, "--bridge", "none", "--steps", 2, "--seed", 1)
+    path = only_picture(bdm("generate", "a fox", *arguments, "--out", tmp_path / "out"))
+    whole = only_picture(draw("a fox", "--seed", 1, bridge="none"))
+    np.testing.assert_array_equal(pixels(path), pixels(whole))
 
 
 def test_bf16(draw: Callable) -> None:

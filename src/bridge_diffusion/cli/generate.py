@@ -46,11 +46,11 @@ def generate(
     quiet_libraries()
     from bridge_diffusion.generation.drawing import draw
     from bridge_diffusion.generation.loading import open_model
-    from bridge_diffusion.generation.record import check_same_weights
+    from bridge_diffusion.generation.record import check_same_sources
 
     opened = open_model(request)
-    if source is not None and not {"model", "bridge"} & set(given):
-        check_same_weights(source, opened)
+    if source is not None:
+        check_same_sources(source, opened, request, given)
     opened.pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     for drawing in draw(opened, request):
         path = _save(drawing, out, request.prompt)

@@ -73,13 +73,18 @@ def _draw_one(
 ) -> tuple[Image.Image, bool]:
     assert request.seed is not None
     generator = torch.Generator("cpu").manual_seed(request.seed)
-    output = pipe(
-        **inputs,
-        num_inference_steps=request.steps,
-        guidance_scale=request.guidance,
-        generator=generator,
-        output_type="np",
-    )
+    try:
+        output = pipe(
+            **inputs,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance,
+            generator=generator,
+            output_type="np",
+        )
+    except torch.OutOfMemoryError as error:
+        raise BridgeError(
+            "the GPU's memory is not enough; try --offload, --dtype fp16 or a smaller --size"
+        ) from error
     pixels = output.images[0]  # float 0..1
     if not np.isfinite(pixels).all():
         raise BridgeError(

@@ -1,8 +1,6 @@
 """Load what a request names: the backbone as a stock pipeline, and the bridge attached to it."""
 
-import hashlib
 import pickle
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,15 +20,21 @@ from diffusers import (
 from safetensors import SafetensorError
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.generation.request import NO_BRIDGE, GenerationRequest
+from bridge_diffusion.generation.request import GenerationRequest
 from bridge_diffusion.generation.single_file import load_single_file
-from bridge_diffusion.identify import Identity, identify, read_header
+from bridge_diffusion.generation.sources import (
+    WANTED_MODEL,
+    check_families,
+    display_name,
+    locate_bridge,
+    locate_model,
+    weights_hash,
+)
+from bridge_diffusion.identify import Identity, read_header
 
 if TYPE_CHECKING:
     from bridge_diffusion.bridge import Bridge
 
-# "owner/name", as on the model hub; whatever begins with "." or "/" is a path.
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _PIPELINES = {
     cls.__name__: cls
     for cls in (
@@ -42,8 +46,7 @@ _PIPELINES = {
         StableDiffusionXLInpaintPipeline,
     )
 }
-_WORLD_LANGUAGE = "zh"
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,24 +82,24 @@ def open_model(request: GenerationRequest) -> OpenedModel:
     """
     device = choose_device(request.device)
     dtype = choose_dtype(request.dtype, device)
-    model = _locate_model(request.model)
-    bridge_source = _locate_bridge(request.bridge)
-    _check_families(model, bridge_source)
+    model = locate_model(request.model)
+    source = locate_bridge(request.bridge)
+    check_families(model, source)
     pipe = load_pipeline(
-        model or str(request.model), dtype=_DTYPES[dtype], safety_checker=request.safety_checker
+        model or str(request.model), dtype=DTYPES[dtype], safety_checker=request.safety_checker
     )
     bridge = None
-    if bridge_source is not None:
-        bridge = _load_bridge(bridge_source, request.text_encoder, _DTYPES[dtype])
+    if source is not None:
+        bridge = load_bridge(source, request.text_encoder, DTYPES[dtype])
         bridge.attach(pipe)
-    _place(pipe, bridge, device, request.offload)
+    place(pipe, bridge, device, request.offload)
     return OpenedModel(
         pipe=pipe,
         bridge=bridge,
-        model_name=_name(model, request.model),
-        model_hash=_hash(model, ("unet",)),
-        bridge_name=_name(bridge_source, request.bridge) if bridge_source is not None else "",
-        bridge_hash=_hash(bridge_source, ("branch", "controlnet")),
+        model_name=display_name(model, request.model),
+        model_hash=weights_hash(model, ("unet",)),
+        bridge_name="" if source is None else display_name(source, request.bridge),
+        bridge_hash=weights_hash(source, ("branch", "controlnet")),
         device=device,
         dtype=dtype,
     )
@@ -151,80 +154,26 @@ def load_pipeline(
         with _clear_errors(source):
             pipe = DiffusionPipeline.from_pretrained(source, **options)
         if type(pipe).__name__ not in _PIPELINES:
-            raise BridgeError(f"{source} is a {type(pipe).__name__}; {_WANTED}")
+            raise BridgeError(f"{source} is a {type(pipe).__name__}; {WANTED_MODEL}")
         return pipe
     if source.path.is_file():
         with _clear_errors(source.path):
             return load_single_file(source.path, dtype=dtype)
-    cls = _PIPELINES.get(source.details["class"], StableDiffusionPipeline)
+    # A class of another program, such as the published bridges', is read as the stock one.
+    stock = StableDiffusionXLPipeline if source.family == "sdxl" else StableDiffusionPipeline
+    cls = _PIPELINES.get(source.details["class"], stock)
     _check_folder(source)
+    variant = _variant(source.path / "unet")
     with _clear_errors(source.path):
-        pipe = cls.from_pretrained(source.path, local_files_only=True, **options)
-    _check_complete(pipe, source.path)
+        pipe = cls.from_pretrained(source.path, local_files_only=True, variant=variant, **options)
+    _check_complete(pipe, source.path, variant)
     return pipe
 
 
-_WANTED = "give a Stable Diffusion 1.5 or SDXL pipeline folder, single file or hub name"
-
-
-def _locate_model(name: str | None) -> Identity | None:
-    """What a local model is; None for a hub name."""
-    if name is None:
-        from bridge_diffusion.worlds.emoji.paths import backbone_folder
-
-        return identify(backbone_folder())
-    path = Path(name).expanduser()
-    if not path.exists() and is_hub_name(name):
-        return None
-    identity = identify(path)
-    if identity.kind == "PyTorch pickle" and path.suffix == ".ckpt":
-        return identity
-    if identity.kind not in ("pipeline", "Stable Diffusion checkpoint"):
-        raise BridgeError(f"--model {name} is a {identity.kind}, not a whole model; {_WANTED}")
-    if identity.family is None:
-        raise BridgeError(
-            f"--model {name} is of a family that bridges do not know "
-            f"({identity.details.get('class', 'unnamed')}); {_WANTED}"
-        )
-    return identity
-
-
-def _locate_bridge(name: str | None) -> Identity | str | None:
-    """What a local bridge is; its name if it is on the hub; None for none."""
-    if name == NO_BRIDGE:
-        return None
-    from bridge_diffusion.worlds.emoji.paths import bridge_folder, shipped_languages
-
-    if name is None or name in shipped_languages():
-        return identify(bridge_folder(name or _WORLD_LANGUAGE))
-    path = Path(name).expanduser()
-    if not path.exists() and is_hub_name(name):
-        return name
-    identity = identify(path)
-    if not identity.kind.startswith("bridge") and identity.kind != "pipeline":
-        raise BridgeError(
-            f"--bridge {name} is a {identity.kind}, not a bridge; give a folder with a "
-            "bridge.json, or one in the published layout"
-        )
-    return identity
-
-
-def is_hub_name(name: str) -> bool:
-    """Whether a name that is no path here can be one on the hub.
-
-    "models/x" where a folder "models" is here is a mistyped path, not a name to ask the network.
-    """
-    return bool(_HUB_NAME.fullmatch(name)) and not Path(name).parent.is_dir()
-
-
-def _check_families(model: Identity | None, bridge: Identity | str | None) -> None:
-    if not isinstance(model, Identity) or not isinstance(bridge, Identity):
-        return
-    if model.family and bridge.family and model.family != bridge.family:
-        raise BridgeError(
-            f"the bridge {bridge.path} was trained for {bridge.family_name}, but the model "
-            f"{model.path} is {model.family_name}; give a bridge and a model of one family"
-        )
+def _variant(folder: Path) -> str | None:
+    """ "fp16" where a folder has weights of that kind alone."""
+    names = [file.name for file in folder.glob("diffusion_pytorch_model*")]
+    return "fp16" if names and all(".fp16" in name for name in names) else None
 
 
 def _check_folder(source: Identity) -> None:
@@ -238,10 +187,10 @@ def _check_folder(source: Identity) -> None:
                 read_header(file)
 
 
-def _check_complete(pipe: Any, path: Path) -> None:
+def _check_complete(pipe: Any, path: Path, variant: str | None) -> None:
     """No tensor of the UNet was left out: diffusers only warns, and draws noise."""
     folder = path / "unet"
-    files = [file for file in folder.glob("*.safetensors") if ".fp16." not in file.name]
+    files = [f for f in folder.glob("*.safetensors") if (".fp16" in f.name) == bool(variant)]
     if not files:
         return  # .bin weights: their keys cannot be read without loading them
     stored = {key for file in files for key in read_header(file).shapes}
@@ -252,7 +201,12 @@ def _check_complete(pipe: Any, path: Path) -> None:
         )
 
 
-def _load_bridge(source: Identity | str, text_encoder: str | None, dtype: torch.dtype) -> "Bridge":
+def load_bridge(source: Identity | str, text_encoder: str | None, dtype: torch.dtype) -> "Bridge":
+    """A bridge from a folder (an `Identity`) or a hub name (a string).
+
+    Raises:
+        BridgeError: It is missing, damaged, or of another kind.
+    """
     from bridge_diffusion.bridge import Bridge
 
     where = source.path if isinstance(source, Identity) else source
@@ -260,15 +214,21 @@ def _load_bridge(source: Identity | str, text_encoder: str | None, dtype: torch.
         return Bridge.from_pretrained(where, text_encoder=text_encoder, dtype=dtype)
 
 
-def _place(pipe: Any, bridge: "Bridge | None", device: str, offload: bool) -> None:
-    if offload:
-        if device == "cpu":
-            raise BridgeError("--offload moves parts off a GPU, and there is none: leave it out")
-        pipe.enable_model_cpu_offload(device=device)
-    else:
-        pipe.to(device)
-        if bridge is not None:
-            bridge.to(device)
+def place(pipe: Any, bridge: "Bridge | None", device: str, offload: bool) -> None:
+    """Move a pipeline and its bridge to a device, or let their parts come and go.
+
+    Raises:
+        BridgeError: They do not fit, or parts are to come and go on a CPU.
+    """
+    if offload and device == "cpu":
+        raise BridgeError("--offload moves parts off a GPU, and there is none: leave it out")
+    with _clear_errors(f"the model on {device}"):
+        if offload:
+            pipe.enable_model_cpu_offload(device=device)
+        else:
+            pipe.to(device)
+            if bridge is not None:
+                bridge.to(device)
 
 
 @contextmanager
@@ -290,35 +250,3 @@ def _clear_errors(source: Path | str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BridgeError(f"{source} cannot be loaded ({reason}); check the files") from error
-
-
-def _name(source: Identity | str | None, given: str | None) -> str:
-    if given is None:
-        return "emoji world"
-    return source.path.stem if isinstance(source, Identity) else given
-
-
-def _hash(source: Identity | str | None, parts: tuple[str, ...]) -> str:
-    """First 10 digits of the SHA-256 of the weights, as AUTOMATIC1111 shows it.
-
-    Args:
-        parts: Folders that may hold them, the first that does counts; else they lie at the root.
-    """
-    if not isinstance(source, Identity):
-        return ""
-    digest = hashlib.sha256()
-    for file in _weight_files(source.path, parts):
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:10]
-
-
-def _weight_files(path: Path, parts: tuple[str, ...]) -> list[Path]:
-    if path.is_file():
-        return [path]
-    for part in (*parts, "."):
-        for pattern in ("*.safetensors", "*.bin"):
-            if files := sorted((path / part).glob(pattern)):
-                return files
-    return []

@@ -1,5 +1,7 @@
 """What a picture's file says about how it was made, and the request made again from it."""
 
+import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from bridge_diffusion.generation.loading import OpenedModel
 
 FORMAT_VERSION = 1
-_HASHES = ("model_hash", "bridge_hash")
 
 
 def describe(
@@ -31,8 +32,7 @@ def describe(
         "format": FORMAT_VERSION,
         "version": __version__,
         "request": request.to_json(),
-        "model_hash": opened.model_hash,
-        "bridge_hash": opened.bridge_hash,
+        "hashes": _hashes(opened, request),
     }
     return ImageMetadata(infotext=_infotext(opened, request, size), record=record)
 
@@ -46,21 +46,35 @@ def recorded_request(path: Path) -> GenerationRequest:
     return GenerationRequest.from_json(_record(path)["request"])
 
 
-def check_same_weights(path: Path, opened: "OpenedModel") -> None:
-    """Whether the loaded weights are those that drew a picture.
+def check_same_sources(
+    path: Path, opened: "OpenedModel", request: GenerationRequest, given: Collection[str]
+) -> None:
+    """Whether weights and initial picture are those that a picture was drawn with.
+
+    Args:
+        given: Fields of the request that the user changed on purpose; they are not compared.
 
     Raises:
-        BridgeError: They are others, so the picture would come out differently.
+        BridgeError: One is another, so the picture would come out differently.
     """
-    record = _record(path)
-    for name in _HASHES:
-        recorded, loaded = record.get(name), getattr(opened, name)
-        if recorded != loaded:
-            part = name.removesuffix("_hash")
+    recorded = _record(path).get("hashes", {})
+    for name, here in _hashes(opened, request).items():
+        if name not in given and recorded.get(name) != here:
+            flag = "--" + name.replace("_", "-")
             raise BridgeError(
-                f"{path} was drawn with the {part} {recorded}, but the {part} here is {loaded}; "
-                f"give --{part} to name the same one, or to draw with another on purpose"
+                f"{path} was drawn with {flag} of hash {recorded.get(name)}, and here it is "
+                f"{here}; give {flag} to name the same one, or to draw with another on purpose"
             )
+
+
+def _hashes(opened: "OpenedModel", request: GenerationRequest) -> dict[str, str]:
+    """First 10 digits of the SHA-256 of everything that a picture is made from, by field."""
+    files = {"init_image": request.init_image, "mask": request.mask}
+    return {"model": opened.model_hash, "bridge": opened.bridge_hash} | {
+        name: hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+        for name, file in files.items()
+        if file is not None
+    }
 
 
 def _record(path: Path) -> dict[str, Any]:
