@@ -153,3 +153,22 @@ def test_gradient_goes_from_the_first_to_the_second_colour(noto: Sprites) -> Non
 def test_shipped_scenes_need_a_known_language() -> None:
     with pytest.raises(BridgeError, match="no captions in 'fr'; it has en, zh, ja, ar, hi, es"):
         EmojiScenes.shipped(language="fr", size=64)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_scored_captions_of_the_middle_never_appear_in_training(
+    noto: Sprites, language: str
+) -> None:
+    kinds = {"single": 0.5, "single_large": 0.1, "pair_left_right": 0.2, "pair_top_bottom": 0.2}
+    dataset = scenes(noto, language, concepts=small_world("zh")[:40], kinds=kinds)
+    captions = {dataset.scene(index)[1] for index in range(4_000)}
+    singles = [
+        Scene(kind=kind, concepts=(concept,), colours=(colour,))
+        for kind in ("single", "single_large")
+        for concept in dataset.concepts
+        for colour in default_colours()
+    ]
+    scored = {scene.caption(language) for scene in singles if scene.scored}
+    trained = {scene.caption(language) for scene in singles if not scene.scored}
+    assert not captions & scored
+    assert len(captions & trained) > len(trained) / 2
