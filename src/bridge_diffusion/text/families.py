@@ -107,7 +107,7 @@ def load_chinese_clip(folder: Path, dtype: torch.dtype | None) -> PreTrainedMode
     with no_init_weights():
         model = ChineseCLIPTextModel(config, add_pooling_layer=False)
     _load_strictly(model, tensors, folder)
-    return model.to(dtype or next(iter(tensors.values())).dtype)
+    return model.eval().to(dtype or next(iter(tensors.values())).dtype)
 
 
 def load_hidden_state_encoder(folder: Path, dtype: torch.dtype | None) -> PreTrainedModel:

@@ -22,15 +22,28 @@ def train_tokenizer(captions: Iterable[str], *, vocabulary: int = 8000) -> BertT
     raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     raw.normalizer = normalizers.BertNormalizer(strip_accents=False)
     raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    captions = list(captions)
+    characters = _characters(raw, captions)
+    if not characters:
+        raise BridgeError("the captions hold no text to learn a tokenizer from")
+    # The trainer numbers characters in the random order of a hash map, and breaks ties by number:
+    # numbered beforehand, the same captions always give the same tokenizer.
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocabulary, special_tokens=list(_SPECIAL), show_progress=False
+        vocab_size=vocabulary, special_tokens=[*_SPECIAL, *characters], show_progress=False
     )
     raw.train_from_iterator(captions, trainer)
-    entries = raw.get_vocab()
-    if len(entries) == len(_SPECIAL):
-        raise BridgeError("the captions hold no text to learn a tokenizer from")
-    in_order: dict[str, int] = dict(sorted(entries.items(), key=lambda entry: entry[1]))
+    in_order = dict(sorted(raw.get_vocab().items(), key=lambda entry: entry[1]))
     return BertTokenizer(vocab=in_order, strip_accents=False)
+
+
+def _characters(raw: Tokenizer, captions: Iterable[str]) -> list[str]:
+    """The captions' characters as WordPiece writes them: `x` begins a word, `##x` does not."""
+    found: set[str] = set()
+    for caption in set(captions):
+        for word, _ in raw.pre_tokenizer.pre_tokenize_str(raw.normalizer.normalize_str(caption)):
+            found.add(word[0])
+            found.update("##" + character for character in word[1:])
+    return sorted(found)
 
 
 def new_bert(

@@ -51,23 +51,13 @@ class NativeTextEncoder:
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, encoding: TextEncoding) -> None:
         """Raises `BridgeError` where the window or the tokenizer does not fit the model."""
+        check_fit(model, tokenizer, encoding)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.encoding = encoding
         self.width: int = model.config.hidden_size
         self.pooled_width: int | None = self.width if encoding.pooled else None
         self._special = _special_ids(tokenizer)
-        positions = families.usable_positions(model.config)
-        if encoding.window > positions:
-            raise BridgeError(
-                f"text encoding: a window of {encoding.window} tokens is longer than the "
-                f"{positions} positions of the text encoder; choose a smaller window"
-            )
-        if len(tokenizer) > model.config.vocab_size:
-            raise BridgeError(
-                f"the tokenizer has {len(tokenizer)} entries, the text encoder "
-                f"{model.config.vocab_size}; give the tokenizer that belongs to it"
-            )
 
     @classmethod
     def from_pretrained(
@@ -86,9 +76,7 @@ class NativeTextEncoder:
         """
         folder = families.model_folder(name)
         family = families.family_of(folder)
-        if encoding is None and (folder / ENCODING_FILE).is_file():
-            encoding = TextEncoding.from_json(families.read_json(folder / ENCODING_FILE))
-        encoding = encoding or TextEncoding(family=family)
+        encoding = encoding or stored_encoding(folder) or TextEncoding(family=family)
         if encoding.family != family:
             raise BridgeError(
                 f"the bridge was trained with a text encoder of family {encoding.family!r}, "
@@ -206,6 +194,29 @@ class NativeTextEncoder:
             weights = joined_weights(tokens.weights, len(row)).to(row.device)
             row[row_mask] = weigh_restoring_power(row[row_mask], weights[row_mask])
         return row, row_mask
+
+
+def stored_encoding(folder: Path) -> TextEncoding | None:
+    """What `save_pretrained` wrote beside a text encoder, or None."""
+    if not (folder / ENCODING_FILE).is_file():
+        return None
+    return TextEncoding.from_json(families.read_json(folder / ENCODING_FILE))
+
+
+def check_fit(model: PreTrainedModel, tokenizer: Any, encoding: TextEncoding) -> None:
+    """Raise `BridgeError` where the window or the tokenizer does not fit the model."""
+    positions = families.usable_positions(model.config)
+    if encoding.window > positions:
+        raise BridgeError(
+            f"text encoding: a window of {encoding.window} tokens is longer than the "
+            f"{positions} positions of the text encoder; choose a smaller window"
+        )
+    if len(tokenizer) > model.config.vocab_size:
+        raise BridgeError(
+            f"the tokenizer has {len(tokenizer)} entries, the text encoder "
+            f"{model.config.vocab_size}; give the tokenizer that belongs to it"
+        )
+    _special_ids(tokenizer)
 
 
 def _special_ids(tokenizer: Any) -> SpecialIds:

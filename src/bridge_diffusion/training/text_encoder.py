@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bridge_diffusion.text import NativeTextEncoder, TextEncoding
+from bridge_diffusion.text.native import check_fit
 from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.text_towers import (
     PROJECTION_FILE,
@@ -183,8 +184,10 @@ class TextEncoderTask:
         """`encoding` is how the encoder will be used; captions are cut to one of its windows.
 
         What of `objective` requires gradients is trained with the tower. `export_dtype`: precision
-        of the exported text encoder.
+        of the exported text encoder. Raises `BridgeError` where encoding, tokenizer and encoder
+        do not fit together.
         """
+        check_fit(tower.encoder, tokenizer, encoding)
         self.tower, self.tokenizer, self.encoding = tower, tokenizer, encoding
         self.examples, self.objective, self.held_out = examples, objective, held_out
         self.export_dtype = export_dtype

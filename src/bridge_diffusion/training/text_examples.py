@@ -42,6 +42,10 @@ class CachedTargets:
         usable = [i for i, note in enumerate(store.notes) if note.get("captions")]
         if not usable:
             raise BridgeError(f"none of the {len(store)} pictures can be read")
+        self.skipped: dict[str, str] = {
+            note["key"]: note["unreadable"] for note in store.notes if "unreadable" in note
+        }
+        """Unreadable pictures: why, by name."""
         self._training, held_out = _split(usable, hold_out)
         self._order = _order(self._training, batch_size, seed)
         self.held_out = _held_out(
@@ -161,7 +165,7 @@ def cache_teacher_features(
     """A teacher's features of the first text of each pair; the second text is the caption."""
     identity = {
         "what": "teacher features",
-        "data": hashlib.sha256(json.dumps(list(pairs)).encode()).hexdigest(),
+        "data": parallel_hash(pairs),
         "model": module_hash(teacher),
     }
 
@@ -198,6 +202,11 @@ def read_parallel_text(path: Path) -> list[tuple[str, str]]:
     if not pairs:
         raise BridgeError(f"{path} holds no pair of texts")
     return pairs
+
+
+def parallel_hash(pairs: Sequence[tuple[str, str]]) -> str:
+    """A hash of parallel texts, in their order."""
+    return hashlib.sha256(json.dumps(list(pairs)).encode()).hexdigest()
 
 
 def _finite(features: Tensor, what: str) -> Float[Tensor, "batch features"]:

@@ -1,0 +1,57 @@
+"""`bdm train-text`: train or adapt a native text encoder for any language."""
+
+import dataclasses
+import json
+from typing import Annotated
+
+import typer
+
+from bridge_diffusion.cli.options import Given, takes
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.text_request import TextTrainRequest
+
+_NAMED = 20  # unreadable pictures that are listed one by one
+
+
+@takes(TextTrainRequest, argument="", parsers={})
+def train_text(
+    given: Given,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print all settings as JSON and stop.")
+    ] = False,
+) -> None:
+    """Train a text encoder for your own language, or adapt one.
+
+    From pictures: bdm train-text --data PAIRS --image-tower CLIP --out runs/text. From
+    translations: bdm train-text --parallel FILE --teacher CLIP --out runs/text.
+
+    Ctrl-C saves; the same command goes on. The text encoder is in OUT/export, for bdm train
+    --text-encoder; curves are in OUT/tensorboard.
+    """
+    if "out" not in given:
+        raise BridgeError("--out is missing; give a folder for the run, such as runs/text")
+    request = TextTrainRequest(**given)
+    if dry_run:
+        settings = dataclasses.asdict(request) | {"lr": request.learning_rate}
+        typer.echo(json.dumps(settings, indent=2, default=str, ensure_ascii=False))
+        return
+
+    from bridge_diffusion.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    from bridge_diffusion.training.text_run import train_text_encoder
+
+    run = train_text_encoder(request)
+    if run.skipped:
+        typer.echo(f"bdm: {len(run.skipped)} unreadable pictures were skipped:", err=True)
+        for name, reason in list(run.skipped.items())[:_NAMED]:
+            typer.echo(f"  {name} ({reason})", err=True)
+        if len(run.skipped) > _NAMED:
+            typer.echo(f"  and {len(run.skipped) - _NAMED} more", err=True)
+    if run.retrieval is not None:
+        typer.echo(
+            "bdm: of {pairs:,} captions that were never trained on, {top1:.1%} find their own "
+            "counterpart first, {top5:.1%} among the first five".format(**run.retrieval),
+            err=True,
+        )
+    typer.echo(run.result.export)

@@ -1,0 +1,98 @@
+"""What a user asks of `bdm train-text`. Imports no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bridge_diffusion.errors import BridgeError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TextTrainRequest:
+    """Training or adapting a native text encoder, in the user's words."""
+
+    out: Path
+    """Folder of the run; the same command continues it. The text encoder is in OUT/export."""
+    data: str | None = None
+    """Learn from pictures: a folder of them with .txt captions beside them, or emoji:zh."""
+    image_tower: Path | None = None
+    """CLIP or Chinese-CLIP folder whose image tower the captions of --data are matched with."""
+    train_image_tower: bool = False
+    """Train the image tower too, instead of leaving it as it is."""
+    parallel: Path | None = None
+    """Learn from translations: a text file, each line English, a tab, and the native text."""
+    teacher: Path | None = None
+    """Folder of the text encoder that reads the English of --parallel: CLIP, Stable Diffusion's,
+    or a BERT-like one."""
+    start: str | None = None
+    """Text encoder to start from: a Hugging Face folder or hub name, or an earlier export; a new
+    one with its own tokenizer if none is given."""
+    width: int = 256
+    """Width of a new text encoder, a multiple of 16."""
+    layers: int = 4
+    """Layers of a new text encoder."""
+    vocabulary: int = 8000
+    """Entries of a new tokenizer, about."""
+    window: int | None = None
+    """Tokens that the encoder will read at once, start and end included; 52, or what an earlier
+    export says, if none is given."""
+    images: int = 500_000
+    """Length of the whole run, in pairs."""
+    batch_size: int = 256
+    """Pairs of a step; pictures are told from the others of their batch, so more is better."""
+    lr: float | None = None
+    """Peak learning rate; 5e-4 for a new text encoder and 5e-5 for another if none is given."""
+    hold_out: float = 0.02
+    """Part of the pairs, at most 1000, that is kept for OUT/export/retrieval.json."""
+    limit: int | None = None
+    """Use only the first pairs of the data, as many."""
+    cached: bool = True
+    """Encode what stays the same (frozen image tower, teacher) once, before training."""
+    cache: Path | None = None
+    """Folder of what is encoded once; `cache` beside the run's folder if none is given."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the nets."""
+    export_precision: Literal["fp16", "fp32"] = "fp32"
+    """Precision of the exported text encoder."""
+    device: str = "auto"
+    """Where to train: auto, cpu, cuda, cuda:1, mps."""
+    seed: int = 0
+    """Seed of the order, of dropout and of a new text encoder's weights."""
+    time_limit: float | None = None
+    """Seconds after which to save, export and end; the same command goes on."""
+
+    def __post_init__(self) -> None:
+        pictures = (self.data is not None, self.image_tower is not None)
+        texts = (self.parallel is not None, self.teacher is not None)
+        if any(pictures) == any(texts) or not (all(pictures) or all(texts)):
+            raise BridgeError(
+                "give either --data and --image-tower, to learn from pictures, or --parallel and "
+                "--teacher, to learn from translations"
+            )
+        if self.train_image_tower and not all(pictures):
+            raise BridgeError("--train-image-tower needs --data and --image-tower")
+        for name, allowed in (
+            ("precision", ("fp32", "bf16")),
+            ("export_precision", ("fp16", "fp32")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise BridgeError(
+                    f"{name} is {getattr(self, name)!r}, it must be one of {', '.join(allowed)}"
+                )
+        if not 0 <= self.hold_out < 1:
+            raise BridgeError(f"hold_out is {self.hold_out}, it must be from 0 to below 1")
+        for name in ("layers", "vocabulary"):
+            if getattr(self, name) < 1:
+                raise BridgeError(f"{name} is {getattr(self, name)}, it must be 1 or more")
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak learning rate."""
+        if self.lr is not None:
+            return self.lr
+        return 5e-4 if self.start is None else 5e-5
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where features are kept."""
+        return self.cache if self.cache is not None else self.out.parent / "cache"

@@ -1,0 +1,207 @@
+"""From a request to a trained native text encoder: load the parts, encode the data, train."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress as Bar
+
+from bridge_diffusion.data import open_dataset
+from bridge_diffusion.data.pairs import fingerprint
+from bridge_diffusion.data.store import module_hash
+from bridge_diffusion.generation.loading import choose_device
+from bridge_diffusion.text import TextEncoding, families
+from bridge_diffusion.text.from_scratch import new_bert, train_tokenizer
+from bridge_diffusion.text.native import stored_encoding
+from bridge_diffusion.training.config import LoopConfig
+from bridge_diffusion.training.examples import Progress
+from bridge_diffusion.training.loop import TrainResult, train
+from bridge_diffusion.training.text_encoder import (
+    ContrastiveObjective,
+    DistillationObjective,
+    TextEncoderTask,
+)
+from bridge_diffusion.training.text_examples import (
+    CachedTargets,
+    LivePictures,
+    cache_image_features,
+    cache_teacher_features,
+    parallel_hash,
+    read_parallel_text,
+)
+from bridge_diffusion.training.text_request import TextTrainRequest
+from bridge_diffusion.training.text_towers import ImageTower, TeacherTower, TextTower
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TextRun:
+    """How a call of `train_text_encoder` ended."""
+
+    result: TrainResult
+    """The loop's own account."""
+    retrieval: dict[str, float] | None
+    """Retrieval of the held-out pairs ("pairs", "top1", "top5"), if there are any."""
+    skipped: dict[str, str]
+    """Pictures that could not be read: why, by name."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Lesson:
+    """What is learned from, and towards what."""
+
+    examples: CachedTargets | LivePictures
+    objective: ContrastiveObjective | DistillationObjective
+    features: int
+    data: str
+    """Says which data it is: a hash."""
+
+
+def train_text_encoder(request: TextTrainRequest) -> TextRun:
+    """Train a text encoder as asked, or go on with a run that was stopped.
+
+    Raises `BridgeError` for parts, data or settings that do not fit, before the run's folder is
+    written.
+    """
+    device = choose_device(request.device)
+    config = _loop_config(request, device)
+    lesson = (
+        _from_pictures(request, device) if request.data else _from_translations(request, device)
+    )
+    tower, tokenizer, encoding = _starting_encoder(request, lesson)
+    task = TextEncoderTask(
+        tower,
+        tokenizer,
+        encoding,
+        lesson.examples,
+        lesson.objective,
+        held_out=lesson.examples.held_out,
+        export_dtype=torch.float16 if request.export_precision == "fp16" else torch.float32,
+    )
+    result = train(task, config, _details(request, lesson, tower, encoding))
+    report = result.export / "retrieval.json"
+    return TextRun(
+        result=result,
+        retrieval=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None,
+        skipped=lesson.examples.skipped,
+    )
+
+
+def _loop_config(request: TextTrainRequest, device: str) -> LoopConfig:
+    return LoopConfig(
+        run_dir=request.out,
+        images=request.images,
+        batch_size=request.batch_size,
+        learning_rate=request.learning_rate,
+        warmup_images=request.images // 20,
+        schedule="cosine",
+        precision=request.precision,
+        channels_last=False,
+        seed=request.seed,
+        log_every=max(request.batch_size, request.images // 200),
+        checkpoint_every=max(request.batch_size, request.images // 10),
+        time_limit=request.time_limit,
+        device=device,
+    )
+
+
+def _from_pictures(request: TextTrainRequest, device: str) -> _Lesson:
+    assert request.data is not None
+    assert request.image_tower is not None
+    tower = ImageTower.from_folder(families.model_folder(request.image_tower))
+    if not request.train_image_tower:
+        tower.requires_grad_(False)
+    dataset = open_dataset(request.data, tower.size, request.seed, request.limit)
+    data = f"{fingerprint(dataset)} seen by {module_hash(tower)}"
+    if request.cached and not request.train_image_tower:
+        with _counting("encoding pictures", len(dataset)) as count:
+            store = cache_image_features(
+                request.cache_folder, dataset, tower.to(device), progress=count
+            )
+        features = CachedTargets(
+            store, batch_size=request.batch_size, seed=request.seed, hold_out=request.hold_out
+        )
+        return _Lesson(features, ContrastiveObjective(), tower.features, data)
+    pictures = LivePictures(
+        dataset,
+        size=tower.size,
+        batch_size=request.batch_size,
+        seed=request.seed,
+        hold_out=request.hold_out,
+    )
+    return _Lesson(pictures, ContrastiveObjective(tower), tower.features, data)
+
+
+def _from_translations(request: TextTrainRequest, device: str) -> _Lesson:
+    assert request.parallel is not None
+    assert request.teacher is not None
+    pairs = read_parallel_text(request.parallel)[: request.limit]
+    teacher = TeacherTower.from_folder(families.model_folder(request.teacher)).to(device)
+    with _counting("encoding English texts", len(pairs)) as count:
+        store = cache_teacher_features(request.cache_folder, pairs, teacher, progress=count)
+    examples = CachedTargets(
+        store, batch_size=request.batch_size, seed=request.seed, hold_out=request.hold_out
+    )
+    data = f"{parallel_hash(pairs)} read by {module_hash(teacher)}"
+    return _Lesson(examples, DistillationObjective(), store[0].shape[-1], data)
+
+
+def _starting_encoder(
+    request: TextTrainRequest, lesson: _Lesson
+) -> tuple[TextTower, Any, TextEncoding]:
+    """The text encoder to train, its tokenizer, and how it will be used."""
+    if request.start is not None:
+        folder = families.model_folder(request.start)
+        encoding = stored_encoding(folder) or TextEncoding(family=families.family_of(folder))
+        encoding = _with_window(encoding, request.window)
+        with _seeded(request.seed):
+            tower = TextTower.from_folder(folder, lesson.features)
+        return tower, families.load_tokenizer(folder, encoding.family), encoding
+    encoding = _with_window(TextEncoding(family="bert"), request.window)
+    tokenizer = train_tokenizer(lesson.examples.captions(), vocabulary=request.vocabulary)
+    with _seeded(request.seed):
+        encoder = new_bert(
+            tokenizer, width=request.width, layers=request.layers, positions=encoding.window
+        )
+        tower = TextTower(encoder, lesson.features)
+    return tower, tokenizer, encoding
+
+
+def _with_window(encoding: TextEncoding, window: int | None) -> TextEncoding:
+    return encoding if window is None else dataclasses.replace(encoding, window=window)
+
+
+def _details(
+    request: TextTrainRequest, lesson: _Lesson, tower: TextTower, encoding: TextEncoding
+) -> dict[str, Any]:
+    """What must be the same when the run is continued. Hashes, so that folders may be moved."""
+    return {
+        "data": lesson.data,
+        "objective": type(lesson.objective).__name__,
+        "train_image_tower": request.train_image_tower,
+        "hold_out": request.hold_out,
+        "limit": request.limit,
+        "starting_encoder": module_hash(tower),
+        "text_encoding": encoding.to_json(),
+    }
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The global CPU generator, which fresh weights come from, seeded for a while."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def _counting(what: str, total: int) -> Iterator[Progress]:
+    """A progress bar on a terminal; a line at the end elsewhere."""
+    console = Console(stderr=True)
+    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+    console.print(f"{what}: {total:,} done", highlight=False)
