@@ -22,7 +22,15 @@ from bridge_diffusion.models.config import (
     model_card,
     published_config,
 )
-from bridge_diffusion.models.convert import CONFIG_FILE, PUBLISHED_CLASS, read_branch, read_json
+from bridge_diffusion.models.convert import read_branch, read_json
+from bridge_diffusion.models.folder import (
+    BRANCH_FOLDER,
+    BRIDGE_FILE,
+    CARD_FILE,
+    TEXT_FOLDER,
+    bridge_folder,
+    published_branch_folder,
+)
 from bridge_diffusion.models.pack import PackLayout
 from bridge_diffusion.models.window import StepWindow
 from bridge_diffusion.text import (
@@ -32,12 +40,14 @@ from bridge_diffusion.text import (
     encode_english,
 )
 
-__all__ = ["Bridge", "BridgeConfig"]
-
-BRIDGE_FILE = "bridge.json"
-BRANCH_FOLDER = "branch"
-TEXT_FOLDER = "text_encoder"
-CARD_FILE = "README.md"
+__all__ = [
+    "BRANCH_FOLDER",
+    "BRIDGE_FILE",
+    "Bridge",
+    "BridgeConfig",
+    "bridge_folder",
+    "published_branch_folder",
+]
 
 # Settings of the UNet that a branch shares with every backbone that it fits.
 _ARCHITECTURE = (
@@ -163,9 +173,10 @@ class Bridge:
         """Let the pipeline's UNet feel the branch, and its ControlNets see the English alone.
 
         Attach again after giving the pipeline another ControlNet, or to a second pipeline made of
-        the same UNet; `prompt` then encodes English with that pipeline. The scheduler is left
-        alone: see `scheduler_for`. Raises `BridgeError` for a pipeline of another family, and if
-        the UNet has another bridge or this bridge another UNet.
+        the same UNet; `prompt` then encodes English with that pipeline. The branch follows the
+        latents to their device; the text encoder stays where it is until `to` moves both. The
+        scheduler is left alone: see `scheduler_for`. Raises `BridgeError` for a pipeline of
+        another family, and if the UNet has another bridge or this bridge another UNet.
         """
         unet = getattr(pipe, "unet", None)
         if not isinstance(unet, nn.Module):
@@ -314,43 +325,6 @@ class Bridge:
                     "attached: call attach(pipe) again (detach() first for another UNet)"
                 )
         return self._pipe
-
-
-def bridge_folder(name: str | Path) -> Path:
-    """A local folder as it is; a hub name of the form owner/name is fetched.
-
-    Raises `BridgeError` where neither is found.
-    """
-    folder = Path(name)
-    if folder.is_dir():
-        return folder
-    if folder.is_absolute() or len(folder.parts) != 2 or str(name).startswith("."):
-        raise BridgeError(
-            f"bridge {str(name)!r} is not a folder; give the folder of a saved bridge or a hub "
-            "name of the form owner/name"
-        )
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(name)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise BridgeError(
-            f"bridge {str(name)!r} is no local folder and could not be fetched from the hub "
-            f"({type(error).__name__}); check the name and the connection"
-        ) from error
-
-
-def published_branch_folder(folder: Path) -> Path:
-    """Where a published folder keeps its branch: at its root, or beside a whole pipeline."""
-    for candidate in (folder, folder / "controlnet"):
-        path = candidate / CONFIG_FILE
-        if path.is_file() and read_json(path).get("_class_name") == PUBLISHED_CLASS:
-            return candidate
-    raise BridgeError(
-        f"{folder} holds neither {BRIDGE_FILE} nor a published branch (a config.json of class "
-        f"{PUBLISHED_CLASS}): is it the folder of a bridge?"
-    )
 
 
 def _bridge_of(unet: nn.Module) -> BackboneHooks | None:

@@ -110,11 +110,11 @@ def pair(
         negative = draw(prompts, 7, ENGLISH_WIDTH)
         positive = negative if shared else draw(prompts, 7, ENGLISH_WIDTH)
         scales = torch.full((prompts,), scale)
-        sides = ((negative, False), (positive, True))
+        sides = ((negative, False, 8), (positive, True, 6))
         return torch.cat(
             [
-                layout.pack(states, native(prompts), scale=scales, positive=side)
-                for states, side in sides
+                layout.pack(states, native(prompts, tokens), scale=scales, positive=side)
+                for states, side, tokens in sides
             ]
         )
 

@@ -155,6 +155,23 @@ def test_an_inpainting_backbone_shows_the_branch_its_latents_only(
     assert torch.equal(got, by_hand(plain, hooks, sample, states))
 
 
+@pytest.mark.full
+def test_a_compiled_backbone_stays_one_graph(
+    unet: UNet2DConditionModel,
+    plain_unet: UNet2DConditionModel,
+    branch: BridgeBranch,
+    layout: PackLayout,
+    draw: Draw,
+    pair: Pair,
+) -> None:
+    compiled = torch.compile(unet, backend="eager", fullgraph=True)
+    hooks = BackboneHooks(branch, layout)
+    hooks.attach(compiled)
+    sample, states = draw(2, 4, 8, 8), pair(1)
+    got = compiled(sample, 10, states).sample
+    assert torch.equal(got, by_hand(plain_unet, hooks, sample, states))
+
+
 def test_detaching_leaves_nothing(
     unet: UNet2DConditionModel, hooks: BackboneHooks, pair: Pair, draw: Draw
 ) -> None:

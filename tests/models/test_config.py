@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bridge_diffusion import BridgeError
@@ -63,6 +63,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(CONFIG.to_json())), json_values))
 def test_any_json_is_read_or_refused(values: dict) -> None:
     with suppress(BridgeError):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,6 +16,7 @@ Native = Callable[..., NativeEmbeddings]
 Draw = Callable[..., Tensor]
 
 
+@settings(deadline=None)
 @given(
     english_width=st.integers(1, 12),
     native_width=st.integers(1, 12),

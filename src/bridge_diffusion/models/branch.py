@@ -236,13 +236,13 @@ def _branch_config(
 def _copy_backbone(
     unet: UNet2DConditionModel, branch: BridgeBranch, generator: torch.Generator | None
 ) -> None:
-    """Copy key by key; draw what has another shape or no original; zero the 1x1 convolutions."""
+    """Copy key by key; draw what has another shape or no original."""
     source = {key.replace(".base_layer.", "."): value for key, value in unet.state_dict().items()}
     native_text = (".attn2.to_k.weight", ".attn2.to_v.weight")
     for key, target in branch.state_dict().items():
         if key.startswith(("controlnet_down_blocks.", "controlnet_mid_block.")):
-            target.zero_()
-        elif key in source and source[key].shape == target.shape:
+            continue  # the stock constructor made them zero
+        if key in source and source[key].shape == target.shape:
             target.copy_(source[key])
         elif key.endswith(native_text) or "prompt_embeds_projection" in key:
             nn.init.kaiming_uniform_(target, a=math.sqrt(5), generator=generator)
