@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.worlds.emoji.paths import evaluator_folder
 
 FORMAT_VERSION = 1
 SIDE = 64
@@ -41,7 +42,7 @@ class EvaluatorConfig:
     """Width of the features that pictures and texts share."""
     stem_width: int = 24
     """Channels after the first convolution."""
-    widths: tuple[int, ...] = (48, 96, 192)
+    widths: tuple[int, ...] = (64, 128, 208)
     """Channels of the ResNet's stages."""
     depths: tuple[int, ...] = (1, 2, 1)
     """Residual blocks of the ResNet's stages."""
@@ -123,16 +124,16 @@ def load_evaluator(folder: Path | None = None) -> LoadedEvaluator:
     Raises:
         BridgeError: a file is missing, not readable, or of another format.
     """
-    if folder is None:
-        folder = Path(__file__).parents[1] / "worlds" / "emoji" / "weights" / "evaluator"
+    folder = evaluator_folder() if folder is None else folder
+    for name in (_CONFIG, _WEIGHTS):
+        if not (folder / name).is_file():
+            raise BridgeError(
+                f"no evaluator in {folder}: {name} is missing; "
+                "give a folder that training the evaluator exported"
+            )
     try:
         document = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         state = load_file(folder / _WEIGHTS)
-    except FileNotFoundError as error:
-        raise BridgeError(
-            f"no evaluator in {folder}: {Path(str(error.filename)).name} is missing; "
-            "give a folder that training the evaluator exported"
-        ) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise BridgeError(f"the evaluator in {folder} is not readable: {error}") from error
     version = document.get("format_version")
@@ -151,8 +152,9 @@ def load_evaluator(folder: Path | None = None) -> LoadedEvaluator:
         model = ImageTextEvaluator(config)
         model.load_state_dict(state)
     except (KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise BridgeError(
-            f"the weights and the configuration of {folder} do not fit: {error}"
+            f"the weights and the configuration of {folder} do not fit ({reason}); get both again"
         ) from error
     return LoadedEvaluator(model=model.float().eval(), accuracy=document.get("accuracy", {}))
 

@@ -49,7 +49,10 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     centre = share + z * z / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    # At the ends the formula gives 0 and 1 but for rounding.
+    low = (centre - spread) / scale if hits else 0.0
+    high = (centre + spread) / scale if hits < count else 1.0
+    return low, high
 
 
 def ranks(

@@ -146,12 +146,10 @@ def evaluate_world(
     options = options or WorldOptions()
     concepts = small_world(options.language) if concepts is None else concepts
     evaluator = evaluator or load_evaluator()
-    bridges = {BRIDGE: bridge, **(controls or {})}
-    _check(concepts, evaluator, bridges)
-    spoken = {
-        name: _language_of(control) or options.language
-        for name, control in (controls or {}).items()
-    }
+    controls = controls or {}
+    _check(concepts, evaluator, controls)
+    bridges = {BRIDGE: bridge, **controls}
+    spoken = {name: _language_of(control) or options.language for name, control in controls.items()}
     started = time.monotonic()
     batches = list(plan(concepts, options, spoken))
     outcomes: list[Outcome] = []
@@ -163,10 +161,10 @@ def evaluate_world(
                 complete = False
                 break
             pictures = draw_cases(pipe, bridges, cases, options)
-            outcomes += _judge(evaluator, rows, cases, pictures)
+            outcomes += judge(evaluator, cases, pictures)
             if progress is not None:
                 progress(len(outcomes), sum(map(len, batches)))
-    scores = _scores(outcomes)
+    scores = score_outcomes(outcomes)
     if drawings is not None:
         scores += _drawn_right(evaluator, rows, concepts, options.language, drawings)
     return WorldResult(
@@ -190,7 +188,7 @@ def _rows(evaluator: LoadedEvaluator) -> dict[str, int]:
 
 
 def _check(
-    concepts: Sequence[Concept], evaluator: LoadedEvaluator, bridges: Mapping[str, Bridge]
+    concepts: Sequence[Concept], evaluator: LoadedEvaluator, controls: Mapping[str, Bridge]
 ) -> None:
     rows = _rows(evaluator)
     unknown = [concept for concept in concepts if concept.codepoints not in rows]
@@ -199,16 +197,16 @@ def _check(
             f"the evaluator does not know {unknown[0].names['en']} ({unknown[0].codepoints}) and "
             f"{len(unknown) - 1} more; give concepts it was trained on, or another evaluator"
         )
-    if BACKBONE in bridges or DRAWING in bridges:
-        raise BridgeError(f"a control may not be called {BACKBONE!r} or {DRAWING!r}; rename it")
+    for name in controls:
+        if name in (BACKBONE, BRIDGE, DRAWING):
+            raise BridgeError(f"a control may not be called {name!r}; give it another name")
 
 
-def _judge(
-    evaluator: LoadedEvaluator,
-    rows: Mapping[str, int],
-    cases: Sequence[Case],
-    pictures: Sequence[Image.Image],
+def judge(
+    evaluator: LoadedEvaluator, cases: Sequence[Case], pictures: Sequence[Image.Image]
 ) -> list[Outcome]:
+    """Score pictures of any size by what the evaluator sees in them."""
+    rows = _rows(evaluator)
     parts = [
         _crop(picture, box)
         for case, picture in zip(cases, pictures, strict=True)
@@ -251,7 +249,8 @@ def _palette() -> dict[str, tuple[int, int, int]]:
     return {colour: colour_rgb(colour) for colour in default_colours()}
 
 
-def _scores(outcomes: Sequence[Outcome]) -> list[Score]:
+def score_outcomes(outcomes: Sequence[Outcome]) -> list[Score]:
+    """One row for each condition and group that was drawn."""
     found: dict[tuple[str, Group], list[Outcome]] = {}
     for outcome in outcomes:
         found.setdefault((outcome.case.condition, outcome.case.group), []).append(outcome)
