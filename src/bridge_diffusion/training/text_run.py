@@ -7,18 +7,17 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import Progress as Bar
 
 from bridge_diffusion.data import open_dataset
 from bridge_diffusion.data.pairs import fingerprint
 from bridge_diffusion.data.store import module_hash
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import choose_device
 from bridge_diffusion.text import TextEncoding, families
 from bridge_diffusion.text.from_scratch import new_bert, train_tokenizer
 from bridge_diffusion.text.native import stored_encoding
 from bridge_diffusion.training.config import LoopConfig
-from bridge_diffusion.training.examples import Progress
+from bridge_diffusion.training.counting import counting
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.text_encoder import (
     ContrastiveObjective,
@@ -81,7 +80,14 @@ def train_text_encoder(request: TextTrainRequest) -> TextRun:
         held_out=lesson.examples.held_out,
         export_dtype=torch.float16 if request.export_precision == "fp16" else torch.float32,
     )
-    result = train(task, config, _details(request, lesson, tower, encoding))
+    details = _details(request, lesson, tower, encoding)
+    try:
+        result = train(task, config, details)
+    except torch.OutOfMemoryError as error:
+        raise BridgeError(
+            f"a batch of {request.batch_size} pairs does not fit in the memory of {device}: give a "
+            "smaller --batch-size"
+        ) from error
     report = result.export / "retrieval.json"
     return TextRun(
         result=result,
@@ -117,7 +123,7 @@ def _from_pictures(request: TextTrainRequest, device: str) -> _Lesson:
     dataset = open_dataset(request.data, tower.size, request.seed, request.limit)
     data = f"{fingerprint(dataset)} seen by {module_hash(tower)}"
     if request.cached and not request.train_image_tower:
-        with _counting("encoding pictures", len(dataset)) as count:
+        with counting("encoding pictures", len(dataset)) as count:
             store = cache_image_features(
                 request.cache_folder, dataset, tower.to(device), progress=count
             )
@@ -140,7 +146,7 @@ def _from_translations(request: TextTrainRequest, device: str) -> _Lesson:
     assert request.teacher is not None
     pairs = read_parallel_text(request.parallel)[: request.limit]
     teacher = TeacherTower.from_folder(families.model_folder(request.teacher)).to(device)
-    with _counting("encoding English texts", len(pairs)) as count:
+    with counting("encoding English texts", len(pairs)) as count:
         store = cache_teacher_features(request.cache_folder, pairs, teacher, progress=count)
     examples = CachedTargets(
         store, batch_size=request.batch_size, seed=request.seed, hold_out=request.hold_out
@@ -195,13 +201,3 @@ def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-
-@contextmanager
-def _counting(what: str, total: int) -> Iterator[Progress]:
-    """A progress bar on a terminal; a line at the end elsewhere."""
-    console = Console(stderr=True)
-    with Bar(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
-    console.print(f"{what}: {total:,} done", highlight=False)
