@@ -12,7 +12,9 @@ from bridge_diffusion import __version__
 HEAVY = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "PIL")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["generate", "--help"], ["info", "none"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["generate", "--help"], ["world", "--help"], ["info", "none"]]
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = (
         "import sys\nfrom bridge_diffusion.cli.main import main\n"
@@ -27,7 +29,16 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 def test_help_names_every_command(bdm: Callable) -> None:
     outcome = bdm("--help")
     assert outcome.code == 0
-    for command in ("generate", "info"):
+    for command in (
+        "generate",
+        "train",
+        "train-text",
+        "info",
+        "doctor",
+        "convert",
+        "world",
+        "evaluate",
+    ):
         assert f"\n  {command} " in outcome.out
 
 

@@ -7,7 +7,16 @@ from typing import Annotated, NoReturn
 import typer
 
 from bridge_diffusion import __version__
-from bridge_diffusion.cli import generate, info
+from bridge_diffusion.cli import (
+    convert,
+    doctor,
+    evaluate,
+    generate,
+    info,
+    train,
+    train_text,
+    world,
+)
 from bridge_diffusion.errors import BridgeError
 
 app = typer.Typer(
@@ -42,7 +51,13 @@ def _options(
 
 
 app.command("generate")(generate.generate)
+app.command("train")(train.train)
+app.command("train-text")(train_text.train_text)
 app.command("info")(info.info)
+app.command("doctor")(doctor.doctor)
+app.command("convert")(convert.convert)
+app.add_typer(world.app, name="world")
+app.add_typer(evaluate.app, name="evaluate")
 
 
 def main() -> NoReturn:

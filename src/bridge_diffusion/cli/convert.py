@@ -1,0 +1,38 @@
+"""`bdm convert`: a bridge between this library's layout and the published one."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="The folder of a bridge, in either layout.")],
+    target: Annotated[Path, typer.Argument(help="A new folder.")],
+    to: Annotated[
+        Literal["bridge", "published"],
+        typer.Option(help="Layout to write: this library's, or that of the paper's release."),
+    ] = "bridge",
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(help="For --to bridge: the native text encoder, a folder or a hub name."),
+    ] = None,
+    dtype: Annotated[
+        Literal["as-is", "fp32", "fp16", "bf16"], typer.Option(help="Number format to write.")
+    ] = "as-is",
+) -> None:
+    """Write a bridge in another layout.
+
+    The published layout has the branch alone: no text encoder, and no word on how text is encoded.
+    """
+    from bridge_diffusion.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    from bridge_diffusion.conversion import convert_to_bridge, convert_to_published
+
+    if to == "bridge":
+        convert_to_bridge(source, target, text_encoder=text_encoder, dtype=dtype)
+    else:
+        for note in convert_to_published(source, target, dtype=dtype):
+            typer.echo(f"bdm: warning: {note}", err=True)
+    typer.echo(target)

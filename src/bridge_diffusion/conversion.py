@@ -1,0 +1,93 @@
+"""A bridge on disk => the same bridge in another layout; the target appears whole or not at all."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from bridge_diffusion.bridge import (
+    BRANCH_FOLDER,
+    BRIDGE_FILE,
+    Bridge,
+    BridgeConfig,
+    published_branch_folder,
+)
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.models.convert import read_branch, read_json, write_published
+from bridge_diffusion.text import RELEASE_ENCODING
+
+DTYPES = {
+    "as-is": None,
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
+
+
+def convert_to_bridge(
+    source: Path, target: Path, *, text_encoder: str | None = None, dtype: str = "as-is"
+) -> None:
+    """Write a folder that `Bridge.from_pretrained` loads on its own.
+
+    Args:
+        text_encoder: Folder or hub name of the native text encoder, where the source has none.
+        dtype: A key of `DTYPES`.
+
+    Raises:
+        BridgeError: The source is no bridge, or the target is taken.
+    """
+    _check_source(source)
+    bridge = Bridge.from_pretrained(source, text_encoder=text_encoder, dtype=DTYPES[dtype])
+    with _new_folder(target) as folder:
+        bridge.save_pretrained(folder)
+
+
+def convert_to_published(source: Path, target: Path, *, dtype: str = "as-is") -> list[str]:
+    """Write the branch as the paper's release loads it; gives what gets lost, in words.
+
+    Raises:
+        BridgeError: The source is no bridge, or the target is taken.
+    """
+    _check_source(source)
+    notes = []
+    if (source / BRIDGE_FILE).is_file():
+        config = BridgeConfig.from_json(read_json(source / BRIDGE_FILE))
+        branch_folder = source / BRANCH_FOLDER
+        if config.text_encoding != RELEASE_ENCODING:
+            notes.append(
+                "this branch was trained with another encoding of text than the release's "
+                f"({config.text_encoding}); the release's code will not encode text that way"
+            )
+    else:
+        branch_folder = published_branch_folder(source)
+    branch = read_branch(branch_folder, DTYPES[dtype])
+    with _new_folder(target) as folder:
+        write_published(branch, folder)
+    return notes
+
+
+def _check_source(source: Path) -> None:
+    if not source.is_dir():
+        raise BridgeError(f"{source} is not a folder; give the folder of a bridge")
+
+
+@contextmanager
+def _new_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes the target when all of it is there."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BridgeError(f"{target} is there already; give a new folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".bdm-", dir=target.parent))
+        try:
+            folder = partial / target.name
+            folder.mkdir()
+            yield folder
+            folder.replace(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise BridgeError(f"{target} cannot be written ({error.strerror or error})") from error
