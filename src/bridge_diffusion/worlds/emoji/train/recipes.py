@@ -157,8 +157,8 @@ CPU = WorldRecipe(
         "autoencoder": StageOptions(
             images=100_000, batch_size=64, learning_rate=1e-3, weight_decay=0, ema_decay=0.995
         ),
-        "clip": StageOptions(images=100_000, batch_size=128, learning_rate=1e-3, ema_decay=0.99),
-        "unet": StageOptions(images=350_000, batch_size=32, learning_rate=8e-4),
+        "clip": StageOptions(images=60_000, batch_size=128, learning_rate=1e-3, ema_decay=0.99),
+        "unet": StageOptions(images=260_000, batch_size=32, learning_rate=8e-4),
     },
 )
 

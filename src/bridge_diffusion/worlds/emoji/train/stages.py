@@ -154,7 +154,10 @@ def _unet(build: WorldBuild) -> Task:
     text_encoder = CLIPTextModel.from_pretrained(clip / "text_encoder").to(build.device).eval()
     tokenizer = CLIPTokenizer.from_pretrained(clip / "tokenizer")
     data = build.scenes(recipe.english(), recipe.scenes)
-    scenes = EncodedScenes.encode(data, vae, text_encoder, tokenizer)
+    encoded = build.root / "unet-scenes.safetensors"
+    if not encoded.exists():
+        EncodedScenes.encode(data, vae, text_encoder, tokenizer).save(encoded)
+    scenes = EncodedScenes.load(encoded)
     unet = (
         UNet2DConditionModel.from_pretrained(
             build.start, subfolder="unet", torch_dtype=torch.float32
