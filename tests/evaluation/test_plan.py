@@ -37,7 +37,7 @@ def test_every_concept_has_scored_scenes_on_default_colours():
 
 
 def test_all_scenes_are_absent_from_training():
-    _, drawn = cases(small_world("zh"), images=2)
+    _, drawn = cases(small_world("zh")[::3], images=2)
     assert drawn
     assert all(case.scene.scored for case in drawn)
 
@@ -48,7 +48,7 @@ def test_a_concept_meets_the_same_scene_and_noise_in_all_conditions(concepts):
     for concept in concepts:
         for index in range(3):
             same = [c for c in singles if c.concept == concept and c.index == index]
-            assert len({case.scene for case in same}) == 1
+            assert all(case.scene == same[0].scene for case in same)
             assert len({case.seed for case in same}) == 1
             assert {"bridge", "as_is", "translation", "control:english"} <= {
                 case.condition for case in same
@@ -84,9 +84,9 @@ def test_a_concept_without_synonym_is_left_out_of_that_condition():
 
 
 def test_groups():
-    _, drawn = cases(all_concepts(), images=1, language="ar")
-    native = {case.concept for case in drawn if case.group == "native"}
-    assert native == set(native_concepts("ar"))
+    _, drawn = cases(all_concepts()[::4] + native_concepts("ar"), language="ar")
+    native = {case.concept.codepoints for case in drawn if case.group == "native"}
+    assert native == {concept.codepoints for concept in native_concepts("ar")}
     assert not any(case.concept.held_out for case in drawn if case.group == "shared")
     assert group_of(find_concept("red envelope"), "ar") is None
 
@@ -94,7 +94,7 @@ def test_groups():
 def test_a_short_run_is_a_fair_part(concepts):
     """Probes first, and each condition before the next concepts."""
     batches, _ = cases(small_world("zh"), batch_size=6)
-    assert {case.concept for case in batches[0]} == set(literal_probes())
+    assert [case.concept for case in batches[0]] == list(literal_probes())
     assert all(len({case.condition for case in batch}) == 1 for batch in batches)
     first = [batch[0].condition for batch in batches[: len(CONDITIONS)]]
     assert first == list(CONDITIONS)

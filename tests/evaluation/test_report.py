@@ -58,15 +58,15 @@ def test_the_report_is_whole(result, tmp_path):
 
 
 def test_writing_again_changes_nothing_but_its_own_section(result, tmp_path):
-    write_report(result, tmp_path, {"bridge": "first"})
+    write_report(result, tmp_path, {"bridge": "old.safetensors"})
     page = tmp_path / "results.md"
     page.write_text("before\n\n" + page.read_text(encoding="utf-8") + "\nafter\n", encoding="utf-8")
-    write_report(result, tmp_path, {"bridge": "second"})
+    write_report(result, tmp_path, {"bridge": "new.safetensors"})
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "second" in text
-    assert "first" not in text.replace("the first", "")
+    assert "new.safetensors" in text
+    assert "old.safetensors" not in text
 
 
 def test_a_run_that_drew_nothing_is_reported(result, tmp_path):

@@ -97,12 +97,12 @@ def test_right_pictures_are_found(concepts, drawings):
 
 
 def test_a_pair_needs_both_halves(concepts, drawings):
-    (case,) = [
+    case = next(
         case
-        for batch in plan(concepts[:1] + concepts[2:3], WorldOptions(), {})
+        for batch in plan(concepts, WorldOptions(), {})
         for case in batch
-        if case.condition == "pair" and case.group == "native"
-    ]
+        if case.condition == "pair"
+    )
     envelope_twice = dataclasses.replace(case.scene, concepts=(case.scene.concepts[0],) * 2)
     (outcome,) = judge(load_evaluator(), [case], [envelope_twice.render(drawings, 64)])
     assert outcome.found == (case.concept.codepoints,) * 2
