@@ -129,6 +129,9 @@ def train(
 
     The Chinese text encoder and the branch are trained by `bdm train-text` and `bdm train`.
     """
+    from bridge_diffusion.cli.quiet import quiet_libraries
+
+    quiet_libraries()
     from bridge_diffusion.worlds.emoji.train.recipes import find_recipe
     from bridge_diffusion.worlds.emoji.train.stages import WorldBuild
 
@@ -145,16 +148,19 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of every picture.")] = 0,
 ) -> None:
     """Draw a fixed list of Chinese prompts, beside what the English model makes of them."""
+    from bridge_diffusion.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    import torch
     from diffusers import StableDiffusionPipeline
 
     from bridge_diffusion.bridge import Bridge
     from bridge_diffusion.worlds.emoji.demo import draw_demo
     from bridge_diffusion.worlds.emoji.paths import backbone_folder, bridge_folder
 
-    pipe = StableDiffusionPipeline.from_pretrained(backbone_folder())
-    grid = draw_demo(
-        pipe, Bridge.from_pretrained(bridge_folder()), steps=steps, guidance=guidance, seed=seed
-    )
+    pipe = StableDiffusionPipeline.from_pretrained(backbone_folder(), torch_dtype=torch.float32)
+    bridge = Bridge.from_pretrained(bridge_folder(), dtype=torch.float32)
+    grid = draw_demo(pipe, bridge, steps=steps, guidance=guidance, seed=seed)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "demo.png"
     grid.save(path)

@@ -52,7 +52,7 @@ class EncodedScenes:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: getattr(self, name) for name in self.__slots__}, path)
+        save_file({name: getattr(self, name).contiguous() for name in self.__slots__}, path)
 
     @classmethod
     def load(cls, path: Path) -> "EncodedScenes":
