@@ -9,7 +9,7 @@ from PIL import Image
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.evaluation.plan import WorldOptions, plan
-from bridge_diffusion.evaluation.report import replace_section, to_json, write_report
+from bridge_diffusion.evaluation.report import check_folder, replace_section, to_json, write_report
 from bridge_diffusion.evaluation.world import WorldResult, judge, score_outcomes
 
 
@@ -94,3 +94,7 @@ def test_a_folder_that_cannot_be_written(result, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(BridgeError):
         write_report(result, tmp_path / "file", {})
+    with pytest.raises(BridgeError, match="choose another place"):
+        check_folder(tmp_path / "file" / "below")
+    check_folder(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()

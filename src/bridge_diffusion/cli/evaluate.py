@@ -67,7 +67,7 @@ def world(
     quiet_libraries()
     from bridge_diffusion.bridge import Bridge
     from bridge_diffusion.evaluation.plan import WorldOptions
-    from bridge_diffusion.evaluation.report import write_report
+    from bridge_diffusion.evaluation.report import check_folder, write_report
     from bridge_diffusion.evaluation.world import evaluate_world, shipped_drawings
     from bridge_diffusion.generation.loading import open_model
     from bridge_diffusion.generation.request import GenerationRequest
@@ -82,6 +82,7 @@ def world(
         batch_size=batch,
         time_limit=None if time_limit is None else 60 * time_limit,
     )
+    check_folder(out)
     opened = open_model(
         GenerationRequest(prompt="-", model=model, bridge=bridge or language, device=device)
     )

@@ -1,6 +1,7 @@
 """The world's result as JSON, as a section of a Markdown page, and as pictures."""
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -53,6 +54,17 @@ def write_report(result: WorldResult, folder: Path, about: Mapping[str, str]) ->
     text = replace_section(_read(page), f"world {language}", markdown(result, about, strips))
     written.append(write_file(text.encode(), page))
     return written
+
+
+def check_folder(folder: Path) -> None:
+    """Before hours of drawing: can the report be written there?
+
+    Raises:
+        BridgeError: the folder, or the nearest one above it that is there, cannot be written.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise BridgeError(f"cannot write to {folder}: choose another place with --out")
 
 
 def to_json(result: WorldResult, about: Mapping[str, str]) -> dict[str, Any]:
