@@ -113,31 +113,50 @@ def show(
 
 @app.command()
 def train(
-    stage: Annotated[str, typer.Argument(help="autoencoder, clip or unet, in this order.")],
     out: Annotated[Path, typer.Option(help="Folder of the build; each stage has its own in it.")],
+    stages: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Which of autoencoder, clip, unet, text and branch, in this order; all of them "
+            "if none is named."
+        ),
+    ] = None,
     recipe: Annotated[str, typer.Option(help="Size of the world: debug, cpu or full.")] = "cpu",
+    language: Annotated[str, typer.Option(help="Language of text encoder and branch.")] = "zh",
     start: Annotated[
-        Path | None, typer.Option(help="Exported weights of an earlier run to start from.")
+        Path | None,
+        typer.Option(help="Weights that an earlier run exported, to start one English stage from."),
     ] = None,
     device: Annotated[str, typer.Option(help="Torch device: cpu, cuda.")] = "cpu",
     seed: Annotated[int, typer.Option(help="Seed of weights, scenes and noise.")] = 0,
     minutes: Annotated[
-        float | None, typer.Option(help="Save, export and stop after this many minutes.")
+        float | None,
+        typer.Option(help="Share this time among the stages; each saves and exports what it has."),
     ] = None,
 ) -> None:
-    """Train one stage of the English world; the same command goes on with it.
+    """Train the world: its English model, a native text encoder, the branch.
 
-    The Chinese text encoder and the branch are trained by `bdm train-text` and `bdm train`.
+    Ctrl-C saves; the same command goes on.
     """
     from bridge_diffusion.cli.quiet import quiet_libraries
 
     quiet_libraries()
     from bridge_diffusion.worlds.emoji.train.recipes import find_recipe
-    from bridge_diffusion.worlds.emoji.train.stages import WorldBuild
+    from bridge_diffusion.worlds.emoji.train.whole import WHOLE, WholeBuild
 
-    build = WorldBuild(find_recipe(recipe), out, device=device, seed=seed, start=start)
-    result = build.run(stage, None if minutes is None else 60 * minutes)
-    typer.echo(str(result.export))
+    _check_language(language)
+    build = WholeBuild(
+        recipe=find_recipe(recipe),
+        root=out,
+        language=language,
+        device=device,
+        seed=seed,
+        start=start,
+        seconds=None if minutes is None else 60 * minutes,
+    )
+    build.run(
+        stages or WHOLE, on_result=lambda stage, result: typer.echo(f"{stage}\t{result.export}")
+    )
 
 
 @app.command()

@@ -74,11 +74,11 @@ DEBUG = BranchRecipe(
 CPU = BranchRecipe(
     images=250_000,
     batch_size=32,
-    learning_rate=3e-4,
+    learning_rate=6e-4,
     warmup_images=5_000,
     schedule="cosine",
+    precision="bf16",
     limit=40_000,
-    min_snr_gamma=5.0,
     sample_guidance=4.0,
 )
 """The embedded world at 64 pixels on two cores; an hour or two."""
@@ -92,7 +92,6 @@ FULL = BranchRecipe(
     ema_decay=0.9995,
     precision="bf16",
     limit=1_000_000,
-    min_snr_gamma=5.0,
     sample_guidance=4.0,
     log_every=20_000,
     sample_every=1_000_000,

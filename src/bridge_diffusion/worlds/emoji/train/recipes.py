@@ -90,7 +90,7 @@ class WorldRecipe:
     unet_layers: int
     """Residual blocks a level."""
     stages: dict[str, StageOptions]
-    """By stage: autoencoder, clip, unet."""
+    """By stage: autoencoder, clip, unet, text; the branch has recipes of its own."""
 
     def english(self) -> tuple[Concept, ...]:
         """What the English world's UNet is trained to draw."""
@@ -135,6 +135,7 @@ DEBUG = WorldRecipe(
         "autoencoder": StageOptions(images=64, batch_size=8, learning_rate=1e-3, weight_decay=0),
         "clip": StageOptions(images=64, batch_size=16, learning_rate=1e-3),
         "unet": StageOptions(images=64, batch_size=8, learning_rate=1e-3),
+        "text": StageOptions(images=64, batch_size=16, learning_rate=1e-3),
     },
 )
 
@@ -159,6 +160,7 @@ CPU = WorldRecipe(
         ),
         "clip": StageOptions(images=60_000, batch_size=128, learning_rate=1e-3, ema_decay=0.99),
         "unet": StageOptions(images=260_000, batch_size=32, learning_rate=8e-4),
+        "text": StageOptions(images=250_000, batch_size=256, learning_rate=5e-4),
     },
 )
 
@@ -184,6 +186,7 @@ FULL = WorldRecipe(
         "unet": StageOptions(
             images=15_000_000, batch_size=512, learning_rate=1e-3, ema_decay=0.9995
         ),
+        "text": StageOptions(images=4_000_000, batch_size=1024, learning_rate=5e-4),
     },
 )
 
