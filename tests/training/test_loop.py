@@ -23,13 +23,18 @@ from bridge_diffusion.training.seeds import stream_generator
 class Denoise:
     """Predicts the noise in small random pictures, with dropout, so that every stream counts."""
 
-    def __init__(self, interrupt_at: int | None = None, bad_at: int | None = None) -> None:
+    def __init__(
+        self,
+        interrupt_at: int | None = None,
+        bad_at: int | None = None,
+        signals: tuple[signal.Signals, ...] = (signal.SIGINT,),
+    ) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.module = nn.Sequential(
                 nn.Conv2d(3, 8, 3, padding=1), nn.SiLU(), nn.Dropout(0.1), nn.Conv2d(8, 3, 1)
             )
-        self.interrupt_at, self.bad_at = interrupt_at, bad_at
+        self.interrupt_at, self.bad_at, self.signals = interrupt_at, bad_at, signals
         self.losses = 0
 
     def batch(self, index: int) -> dict[str, torch.Tensor]:
@@ -42,7 +47,8 @@ class Denoise:
         loss = (self.module(batch["x"] + noise) - noise).square().mean()
         self.losses += 1
         if self.losses == self.interrupt_at:
-            os.kill(os.getpid(), signal.SIGINT)
+            for number in self.signals:
+                os.kill(os.getpid(), number)
         if self.losses == self.bad_at:
             loss = loss * float("nan")
         return {"loss": loss, "largest": batch["x"].abs().max()}
@@ -95,6 +101,16 @@ def test_interrupted_and_continued_equals_straight_through(
         assert_same_bits(load_file(tmp_path / "a" / file), load_file(tmp_path / "b" / file))
 
 
+def test_the_first_signal_ends_the_step_and_a_second_one_ends_all(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    terminated = train(Denoise(interrupt_at=2, signals=(signal.SIGTERM,)), options(tmp_path / "a"))
+    assert (terminated.interrupted, terminated.images) == (True, 8)
+    twice = Denoise(interrupt_at=2, signals=(signal.SIGINT, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        train(twice, options(tmp_path / "b"))
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_weights_change_and_the_average_is_what_is_exported(tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in Denoise().module.state_dict().items()}
     train(Denoise(), options(tmp_path))
@@ -111,6 +127,24 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     again = train(task, options(tmp_path))
     assert again.finished
     assert task.losses == 0
+
+
+def test_a_run_that_ended_before_its_export_makes_up_for_it(tmp_path: Path) -> None:
+    train(Denoise(), options(tmp_path, images=20))
+    early = exported(tmp_path)
+
+    class Failing(Denoise):
+        def export(self, folder: Path) -> None:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        train(Failing(), options(tmp_path))
+    assert_same_bits(exported(tmp_path), early)
+    task = Denoise()
+    assert train(task, options(tmp_path)).finished
+    assert task.losses == 0
+    average = load_file(tmp_path / "checkpoints/00000040/ema.safetensors")
+    assert_same_bits(exported(tmp_path), average)
 
 
 def test_a_longer_run_goes_on(tmp_path: Path) -> None:
@@ -207,6 +241,19 @@ def test_sample_grids_are_kept(tmp_path: Path) -> None:
     train(Denoise(), options(tmp_path, sample_every=16))
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert names == ["00000016.png", "00000032.png", "00000040.png"]
+
+
+def test_curves_and_grids_are_in_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(Denoise(), options(tmp_path, sample_every=16))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    names = {"loss", "largest", "gradient_norm", "learning_rate"}
+    assert set(events.Tags()["scalars"]) == names
+    logged = [event.step for event in events.Scalars("loss")]
+    assert logged == [8, 12, 16, 24, 32, 36, 40]
+    assert [event.step for event in events.Images("samples")] == [16, 32, 40]
 
 
 def test_half_precision_weights_are_refused(tmp_path: Path) -> None:

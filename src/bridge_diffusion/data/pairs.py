@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -22,6 +22,7 @@ class Pair:
     """Name of the pair within its data set, for messages."""
 
 
+@runtime_checkable
 class PairDataset(Protocol):
     """Captioned pictures by position; the same pair at the same position every time.
 

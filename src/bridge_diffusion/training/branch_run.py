@@ -1,15 +1,11 @@
 """From a request to a trained bridge: load the parts, encode the data, train."""
 
 import dataclasses
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
-from rich.console import Console
-from rich.progress import Progress
 
 from bridge_diffusion.bridge import Bridge, BridgeConfig
 from bridge_diffusion.data import open_dataset
@@ -23,15 +19,13 @@ from bridge_diffusion.models.config import family_of
 from bridge_diffusion.text import NativeTextEncoder
 from bridge_diffusion.training.branch import BranchOptions, BranchTask
 from bridge_diffusion.training.config import LoopConfig
+from bridge_diffusion.training.counting import counting
 from bridge_diffusion.training.examples import (
     CachedExamples,
     LiveExamples,
     cache_pictures,
     cache_texts,
     captions_of,
-)
-from bridge_diffusion.training.examples import (
-    Progress as CountDone,
 )
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.recipes import BranchRecipe
@@ -167,22 +161,12 @@ def _picture_size(recipe: BranchRecipe, pipe: StableDiffusionPipeline) -> int:
 def _encode_once(
     cache: Path, dataset: PairDataset, pipe: StableDiffusionPipeline, bridge: Bridge, size: int
 ) -> CachedExamples:
-    with _counting("pictures", len(dataset)) as count:
+    with counting("encoding pictures", len(dataset)) as count:
         pictures = cache_pictures(cache, dataset, pipe.vae, size=size, progress=count)
     captions = captions_of(pictures)
-    with _counting("captions", len({"", *captions})) as count:
+    with counting("encoding captions", len({"", *captions})) as count:
         texts = cache_texts(cache, captions, bridge.text_encoder, progress=count)
     return CachedExamples(pictures, texts)
-
-
-@contextmanager
-def _counting(what: str, total: int) -> Iterator[CountDone]:
-    """A progress bar on a terminal; a line at the end elsewhere."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"encoding {what}", total=total)
-        yield lambda done: bar.update(task, completed=done)
-    console.print(f"{total:,} {what} are encoded", highlight=False)
 
 
 def _sample_prompts(dataset: PairDataset, count: int) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
@@ -47,6 +47,7 @@ class Encoded:
     """True where the branch may attend."""
 
 
+@runtime_checkable
 class Examples(Protocol):
     """A source of training examples."""
 
@@ -84,7 +85,8 @@ class LiveExamples:
 
     def encoded(self, batch: Batch) -> Encoded:
         prompts = [literal_prompt(text, self._text.encoding) for text in batch["captions"]]
-        native = self._text.encode(prompts)
+        with torch.autocast(self._text.device.type, enabled=False):
+            native = self._text.encode(prompts)
         latents = encode_pixels(self._vae, batch["pixels"])
         return Encoded(latents=latents, states=native.hidden.float(), mask=native.mask)
 

@@ -1,5 +1,6 @@
 """What a run tells: progress on the terminal, curves and sample grids in TensorBoard."""
 
+import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.images.writing import write_file
 
 _PLAIN_LINE_SECONDS = 30.0
 
@@ -83,8 +85,8 @@ class Journal:
 
     def picture(self, image: Image.Image, images: int) -> None:
         """Keep a sample grid as samples/<images>.png and in TensorBoard."""
-        folder = self._folder / "samples"
-        folder.mkdir(exist_ok=True)
-        image.save(folder / f"{images:08d}.png")
+        encoded = io.BytesIO()
+        image.save(encoded, "PNG")
+        write_file(encoded.getvalue(), self._folder / "samples" / f"{images:08d}.png")
         pixels = np.asarray(image.convert("RGB"))
         self._writer.add_image("samples", pixels, images, dataformats="HWC")

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from diffusers.training_utils import EMAModel
@@ -28,7 +28,7 @@ from bridge_diffusion.training.checkpoint import (
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.interruption import Interruption
 from bridge_diffusion.training.journal import Journal
-from bridge_diffusion.training.run_folder import open_run
+from bridge_diffusion.training.run_folder import exported_images, note_export, open_run
 from bridge_diffusion.training.seeds import stream_generator, stream_seed
 
 #: What a task trains on in one go: tensors (moved to the device by the loop) and plain values.
@@ -38,6 +38,7 @@ _PREFETCHED_BATCHES = 3
 _NOISE, _DROPOUT = 0, 1  # positions of the random streams of a seed
 
 
+@runtime_checkable
 class Task(Protocol):
     """What is trained, on what, and against which loss."""
 
@@ -98,7 +99,7 @@ def train(task: Task, config: LoopConfig, details: Mapping[str, Any] | None = No
         Journal(config.run_dir, state.images, config.images, show=config.progress) as journal,
         Interruption() as interruption,
     ):
-        if state.images >= config.images and export.is_dir():
+        if config.images <= state.images == exported_images(config.run_dir):
             journal.say(f"{config.run_dir} has finished its {state.images:,} images already")
         else:
             if newest:
@@ -192,6 +193,7 @@ class _Run:
         self.task.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         with self._averaged(), atomic_folder(self.config.run_dir / "export") as folder:
             self.task.export(folder)
+        note_export(self.config.run_dir, self.state.images)
 
     def _due(self, every: int, before: int) -> bool:
         return every > 0 and before // every != self.state.images // every

@@ -1,15 +1,16 @@
 """The folder of a run knows what it holds: its resolved configuration is written before step 0."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.images.writing import write_file
 from bridge_diffusion.training.config import FREE_ON_RESUME, LoopConfig
 
 _FILE = "config.json"
+_EXPORTED = "exported.json"
 
 
 def check_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
@@ -30,13 +31,20 @@ def open_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
     check_run(config, details)
     file = config.run_dir / _FILE
     text = json.dumps(_described(config, details), indent=2, ensure_ascii=False) + "\n"
-    try:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(_FILE + ".unfinished")
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, file)
-    except OSError as error:
-        raise BridgeError(f"{config.run_dir} cannot be written ({error.strerror})") from error
+    write_file(text.encode(), file)
+
+
+def exported_images(run_dir: Path) -> int | None:
+    """After how many images run_dir/export was made; None if it was not."""
+    file = run_dir / _EXPORTED
+    if not file.is_file() or not (run_dir / "export").is_dir():
+        return None
+    return int(json.loads(file.read_text(encoding="utf-8"))["images"])
+
+
+def note_export(run_dir: Path, images: int) -> None:
+    """Remember that run_dir/export was made after so many images."""
+    write_file(json.dumps({"images": images}).encode() + b"\n", run_dir / _EXPORTED)
 
 
 def _check_same_run(file: Path, wanted: dict[str, Any]) -> None:
