@@ -84,6 +84,7 @@ def test_the_mask_covers_start_tokens_and_end(encoder):
     embeddings = encoder.encode(["红包", FIFTY + "面", FIFTY])
     assert embeddings.mask.sum(1).tolist() == [4, 53, 52]
     assert embeddings.hidden.shape == (3, 102, 48)
+    assert not embeddings.hidden[~embeddings.mask].any()
 
 
 def test_padding_is_masked_inside_the_encoder(encoder):
