@@ -26,6 +26,7 @@ PARAMETERS = st.dictionaries(KEYS, ANY_TEXT, min_size=3, max_size=6)
 
 @given(prompt=PROMPTS, negative=PROMPTS, parameters=PARAMETERS)
 @example(prompt="", negative="", parameters={"Steps": "", "Seed": '"', "Native prompt": "红包\n，"})
+@example(prompt="p", negative="n", parameters={"One": '"a"', "Two": " b", "Three": "c: d"})
 def test_what_is_written_is_read(prompt: str, negative: str, parameters: dict[str, str]) -> None:
     info = Infotext(prompt=prompt, negative_prompt=negative, parameters=parameters)
     assert parse_infotext(format_infotext(info)) == info

@@ -70,7 +70,4 @@ def main() -> NoReturn:
         message = " ".join(str(error).split())
         print(f"bdm: error: {message}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("bdm: interrupted", file=sys.stderr)
-        sys.exit(130)
     sys.exit(0)

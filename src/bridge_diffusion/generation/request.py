@@ -160,8 +160,6 @@ class GenerationRequest:
                 value = Path(value)
             elif tuple[int, int] in alternatives and isinstance(value, list):
                 value = tuple(value)
-            elif float in alternatives and type(value) is int:
-                value = float(value)
             read[name] = value
         return cls(**read)
 

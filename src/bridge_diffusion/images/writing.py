@@ -66,9 +66,7 @@ def _place_new(temporary: Path, path: Path) -> bool:
     """Give the temporary file its name; False where the name is taken."""
     try:
         os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without hard links
+    except OSError:  # the name is taken, or the file system has no hard links
         if path.exists():
             return False
         os.replace(temporary, path)
