@@ -89,7 +89,6 @@ def test_a_bridge_is_trained_further(request_for: TrainRequest, tmp_path: Path) 
         ({"size": 31}, "--size is 31, it must be a multiple of 4"),
         ({"data": "nowhere"}, "no data at 'nowhere'"),
         ({"model": "nowhere"}, "nothing at nowhere"),
-        ({"precision": "fp8"}, "precision is 'fp8'"),
         ({"images": 0}, "images is 0"),
         ({"limit": 0}, "the limit is 0"),
     ],
@@ -102,11 +101,13 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
     assert not request_for.out.exists()
 
 
-def test_a_text_encoder_or_a_bridge_is_needed(request_for: TrainRequest) -> None:
+def test_a_request_that_cannot_be_meant_is_refused(request_for: TrainRequest) -> None:
     with pytest.raises(BridgeError, match="either --text-encoder"):
         replace(request_for, text_encoder=None)
     with pytest.raises(BridgeError, match="no recipe 'fast'"):
         replace(request_for, recipe="fast")
+    with pytest.raises(BridgeError, match="--precision is 'fp8'"):
+        replace(request_for, precision="fp8")
 
 
 def test_a_run_with_other_data_is_refused_before_it_is_encoded(

@@ -270,6 +270,6 @@ def test_learning_rate_rises_and_falls() -> None:
 
 
 def test_impossible_options_are_refused() -> None:
-    for name, value in (("images", 0), ("learning_rate", 0.0), ("precision", "fp8")):
+    for name, value in (("images", 0), ("learning_rate", 0.0), ("ema_decay", 1.0)):
         with pytest.raises(BridgeError, match=name):
             options(Path("run"), **{name: value})

@@ -41,7 +41,7 @@ class Encoded:
 
     latents: Float[Tensor, "batch channels height width"]
     """Scaled as the backbone wants them."""
-    states: Float[Tensor, "batch tokens width"]
+    states: Float[Tensor, "batch tokens features"]
     """Hidden states of the native text encoder; zero where padded."""
     mask: Bool[Tensor, "batch tokens"]
     """True where the branch may attend."""

@@ -63,6 +63,8 @@ class TrainRequest:
             raise BridgeError(
                 f"there is no recipe {self.recipe!r}; choose one of {', '.join(RECIPES)}"
             )
+        if self.precision not in (None, "fp32", "bf16"):
+            raise BridgeError(f"--precision is {self.precision!r}; choose fp32 or bf16")
         if (self.text_encoder is None) == (self.bridge is None):
             raise BridgeError(
                 "give either --text-encoder, to start a new bridge, or --bridge, to train one "
