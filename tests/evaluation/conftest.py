@@ -28,10 +28,10 @@ WEIGHTS = Path(__file__).parents[1] / "golden" / "case-a-sd15" / "weights"
 
 
 @pytest.fixture
-def pipe() -> StableDiffusionPipeline:
+def pipe(reference_weights: Path) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(WEIGHTS / "vae"),
-        unet=UNet2DConditionModel.from_pretrained(WEIGHTS / "unet"),
+        unet=UNet2DConditionModel.from_pretrained(reference_weights / "unet"),
         text_encoder=CLIPTextModel.from_pretrained(WEIGHTS / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer"),
         scheduler=DPMSolverMultistepScheduler.from_pretrained(WEIGHTS / "scheduler"),

@@ -78,6 +78,15 @@ def test_a_picture_is_the_same_in_any_batch(pipe, bridge, concepts):
     assert abs(difference).max() <= 1
 
 
+def test_the_seed_makes_the_picture(pipe, bridge, concepts):
+    case = next(iter(plan(concepts, QUICK, {})))[0]
+    cases = [case, dataclasses.replace(case, seed=case.seed + 1), case]
+    with prepared(pipe, bridge):
+        first, other, again = map(np.asarray, draw_cases(pipe, {BRIDGE: bridge}, cases, QUICK))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
 def test_right_pictures_are_found(concepts, drawings):
     """The shipped evaluator on the real drawings, through the code that scores generated ones."""
     cases = [

@@ -117,7 +117,8 @@ def markdown(result: WorldResult, about: Mapping[str, str], pictures: Mapping[st
         f"seed {options.seed}" + ("" if result.complete else "; cut short by the time limit"),
         f"- top-1, top-5: the right concept is first, among the first five, of all "
         f"{result.concepts}; by chance {100 / result.concepts:.1f} % and "
-        f"{min(100, 500 / result.concepts):.1f} %. In brackets the 95 % interval (Wilson) over pictures",
+        f"{min(100, 500 / result.concepts):.1f} %. In brackets the 95 % interval (Wilson) over "
+        "pictures",
         "- all scenes are absent from every training set; a picture's background is right if its "
         "border is nearest to the wanted colour of the eight",
         "",
