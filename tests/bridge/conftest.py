@@ -41,16 +41,16 @@ def expected() -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def weights() -> Path:
-    return WEIGHTS
+def weights(reference_weights: Path) -> Path:
+    return reference_weights
 
 
 @pytest.fixture
-def pipe() -> StableDiffusionPipeline:
+def pipe(reference_weights: Path) -> StableDiffusionPipeline:
     """The reference's own parts in a stock pipeline."""
     pipe = StableDiffusionPipeline(
         vae=AutoencoderKL.from_pretrained(WEIGHTS / "vae"),
-        unet=UNet2DConditionModel.from_pretrained(WEIGHTS / "unet"),
+        unet=UNet2DConditionModel.from_pretrained(reference_weights / "unet"),
         text_encoder=CLIPTextModel.from_pretrained(WEIGHTS / "text_encoder"),
         tokenizer=CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer"),
         scheduler=DPMSolverMultistepScheduler.from_pretrained(WEIGHTS / "scheduler"),

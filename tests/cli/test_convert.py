@@ -11,15 +11,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-GOLDEN = Path(__file__).parents[1] / "golden/case-a-sd15/weights"
 BRANCH = "branch/diffusion_pytorch_model.safetensors"
 PUBLISHED = "diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
-def release(tmp_path: Path) -> Path:
+def release(tmp_path: Path, reference_weights: Path) -> Path:
     """A whole folder as the paper's release lays it out, of the reference cases' tiny weights."""
-    folder = shutil.copytree(GOLDEN, tmp_path / "release")
+    folder = shutil.copytree(reference_weights, tmp_path / "release")
     for file in (folder / "native_tokenizer").iterdir():
         shutil.copy(file, folder / "native_text_encoder")
     parts = {

@@ -51,11 +51,11 @@ def make_colours() -> Callable[..., Colours]:
 
 
 @pytest.fixture(scope="session")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model_folder(tmp_path_factory: pytest.TempPathFactory, reference_weights: Path) -> Path:
     """The reference case's parts as one ordinary pipeline folder."""
     folder = tmp_path_factory.mktemp("model")
     for part in PARTS:
-        (folder / part).symlink_to(WEIGHTS / part)
+        (folder / part).symlink_to(reference_weights / part)
     index = {"_class_name": "StableDiffusionPipeline", **PARTS}
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder
