@@ -13,6 +13,7 @@ from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.checkpoint import atomic_folder
 from bridge_diffusion.training.loop import Task, TrainResult, train
 from bridge_diffusion.worlds.emoji.concepts import Concept, english_concepts
 from bridge_diffusion.worlds.emoji.scenes import EmojiScenes
@@ -23,6 +24,7 @@ from bridge_diffusion.worlds.emoji.train.english_clip import ClipTask, new_clip,
 from bridge_diffusion.worlds.emoji.train.recipes import WorldRecipe
 
 _MANY = 10_000_000  # scenes drawn on the fly: as good as endless
+_CAPTIONS_OF_TOKENIZER = 30_000
 
 SAMPLE_PROMPTS = (
     "dog on a green background",
@@ -134,8 +136,7 @@ def _clip(build: WorldBuild) -> Task:
         model = CLIPModel.from_pretrained(build.start / "clip")
         tokenizer = CLIPTokenizer.from_pretrained(build.start / "tokenizer")
     else:
-        captions = (data.scene(index)[1] for index in range(30_000))
-        tokenizer = train_tokenizer(captions, recipe.vocabulary, recipe.window)
+        tokenizer = _tokenizer(build, data)
         model = new_clip(
             tokenizer,
             width=recipe.text_width,
@@ -145,6 +146,18 @@ def _clip(build: WorldBuild) -> Task:
         )
     options = recipe.stages["clip"]
     return ClipTask(model, tokenizer, data, batch_size=options.batch_size, seed=build.seed)
+
+
+def _tokenizer(build: WorldBuild, data: EmojiScenes) -> CLIPTokenizer:
+    """The build's own English tokenizer, made once: two makings break ties in other ways."""
+    folder = build.root / "tokenizer"
+    if not folder.is_dir():
+        captions = (data.scene(index)[1] for index in range(_CAPTIONS_OF_TOKENIZER))
+        recipe = build.recipe
+        tokenizer = train_tokenizer(captions, recipe.vocabulary, recipe.window)
+        with atomic_folder(folder) as partial:
+            tokenizer.save_pretrained(partial)
+    return CLIPTokenizer.from_pretrained(folder)
 
 
 def _unet(build: WorldBuild) -> Task:
