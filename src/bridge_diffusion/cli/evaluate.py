@@ -162,7 +162,9 @@ def _print_scores(result: "WorldResult") -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("condition", "concepts")
+    table = Table()
+    for heading in ("condition", "concepts"):
+        table.add_column(heading, no_wrap=True)
     for heading in ("pictures", "top-1 %", "95 %", "top-5 %", "background %"):
         table.add_column(heading, justify="right")
     for score in result.scores:

@@ -23,6 +23,7 @@ SHOWN = ("bridge", "as_is", "translation")
 
 _PAPER, _INK, _RIGHT, _WRONG = (255, 255, 255), (40, 40, 40), (30, 140, 60), (200, 60, 50)
 _GAP, _LABEL, _FRAME = 4, 14, 2
+_MOST_CELLS = 60  # strips on a sheet, so that a page stays small
 _GROUP_NAMES: dict[Group, str] = {
     "native": "native (the English model never saw them)",
     "shared": "shared (the English model knows them)",
@@ -269,12 +270,13 @@ def _strip(outcomes: Mapping[str, Outcome], side: int) -> Image.Image:
 
 
 def _sheet(cells: Sequence[Mapping[str, Outcome]], columns: int = 5) -> Image.Image:
-    """One labelled strip a concept, in the order of Unicode."""
+    """One labelled strip a concept, in the order of Unicode; of many, an even choice."""
     order = {concept.codepoints: i for i, concept in enumerate(all_concepts())}
     named = sorted(
         ((next(iter(cell.values())).case.concept, cell) for cell in cells),
         key=lambda pair: order[pair[0].codepoints],
     )
+    named = named[:: -(-len(named) // _MOST_CELLS)]
     strips = [(concept.names["en"], _strip(cell, 56)) for concept, cell in named]
     width, height = strips[0][1].width + 3 * _GAP, strips[0][1].height + _LABEL + 2 * _GAP
     rows = -(-len(strips) // columns)

@@ -71,7 +71,7 @@ def top_k(rank: Int[Tensor, "pictures"], k: int) -> Rate:
     return Rate(hits=int((rank < k).sum()), count=len(rank))
 
 
-def border_colour(picture: Image.Image, width: float = 0.06) -> tuple[float, float, float]:
+def border_colour(picture: Image.Image, width: float = 0.03) -> tuple[float, float, float]:
     """Median colour of a frame along the edges, 0..255; `width` is a part of the side."""
     array = np.asarray(picture.convert("RGB"), dtype=np.float64)
     rows, columns = (max(1, round(side * width)) for side in array.shape[:2])
