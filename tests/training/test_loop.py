@@ -36,6 +36,7 @@ class Denoise:
             )
         self.interrupt_at, self.bad_at, self.signals = interrupt_at, bad_at, signals
         self.losses = 0
+        self.noises: set[float] = set()
 
     def batch(self, index: int) -> dict[str, torch.Tensor]:
         return {"x": torch.randn(4, 3, 8, 8, generator=stream_generator(7, index))}
@@ -46,6 +47,7 @@ class Denoise:
         noise = torch.randn(batch["x"].shape, generator=generator)
         loss = (self.module(batch["x"] + noise) - noise).square().mean()
         self.losses += 1
+        self.noises.add(noise.flatten()[0].item())
         if self.losses == self.interrupt_at:
             for number in self.signals:
                 os.kill(os.getpid(), number)
@@ -109,6 +111,18 @@ def test_the_first_signal_ends_the_step_and_a_second_one_ends_all(tmp_path: Path
     with pytest.raises(KeyboardInterrupt):
         train(twice, options(tmp_path / "b"))
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_every_batch_has_noise_of_its_own(tmp_path: Path) -> None:
+    task = Denoise()
+    train(task, options(tmp_path, accumulate=2))
+    assert len(task.noises) == task.losses == 10
+
+
+def test_drawing_samples_changes_nothing(tmp_path: Path) -> None:
+    train(Denoise(), options(tmp_path / "a"))
+    train(Denoise(), options(tmp_path / "b", sample_every=4))
+    assert_same_bits(exported(tmp_path / "a"), exported(tmp_path / "b"))
 
 
 def test_weights_change_and_the_average_is_what_is_exported(tmp_path: Path) -> None:
