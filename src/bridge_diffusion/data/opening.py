@@ -6,21 +6,23 @@ from bridge_diffusion.data.folder import PairFolder
 from bridge_diffusion.data.pairs import FirstPairs, PairDataset, pixel_hash
 from bridge_diffusion.errors import BridgeError
 
+_SCENES = 50_000  # of the emoji world, where no limit is given
 _SCENES_IN_FINGERPRINT = 64
 
 
 def open_dataset(spec: str, size: int, seed: int, limit: int | None = None) -> PairDataset:
     """Open a folder of pictures with .txt captions, or the embedded world's scenes.
 
-    spec: a folder, or "emoji:LANGUAGE" ("emoji:zh"); size: side in pixels of scenes that are
-    drawn to order; seed: which scenes; limit: the first pairs only, as many. BridgeError if there
-    is no such data.
+    spec: a folder, or "emoji:LANGUAGE" ("emoji:zh": the concepts that train on two cores) or
+    "emoji:LANGUAGE:all" (all concepts, drawn with the extra `world`); size: side in pixels of
+    scenes that are drawn to order; seed: which scenes; limit: the first pairs only, as many.
+    BridgeError if there is no such data.
     """
     if limit is not None and limit < 1:
         raise BridgeError(f"the limit is {limit} pairs, it must be 1 or more")
     world, separator, language = spec.partition(":")
     if separator and world == "emoji":
-        return _emoji_scenes(language, size, seed, limit)
+        return _emoji_scenes(language, size, seed, limit or _SCENES)
     if not Path(spec).is_dir():
         raise BridgeError(
             f"no data at {spec!r}: give a folder of pictures with .txt captions, or emoji:zh"
@@ -31,11 +33,17 @@ def open_dataset(spec: str, size: int, seed: int, limit: int | None = None) -> P
     return FirstPairs(pairs, limit, pairs.fingerprint)
 
 
-def _emoji_scenes(language: str, size: int, seed: int, limit: int | None) -> PairDataset:
+def _emoji_scenes(language: str, size: int, seed: int, count: int) -> PairDataset:
     from bridge_diffusion.worlds.emoji.scenes import EmojiScenes
 
-    scenes = EmojiScenes.shipped(language=language, size=size, seed=seed)
+    language, separator, part = language.partition(":")
+    if separator and part != "all":
+        raise BridgeError(
+            f"no part {part!r} of the emoji world: give emoji:{language}, or emoji:{language}:all"
+        )
+    make = EmojiScenes.whole if part else EmojiScenes.shipped
+    scenes = make(language=language, size=size, seed=seed, count=count)
     # Scenes are drawn by one rule from one seed: the first ones tell them from any others.
     few = FirstPairs(scenes, min(_SCENES_IN_FINGERPRINT, len(scenes)), "")
     own = f"emoji scenes in {language}, {size} pixels, seed {seed}, {pixel_hash(few)}"
-    return FirstPairs(scenes, min(limit or len(scenes), len(scenes)), own)
+    return FirstPairs(scenes, len(scenes), own)

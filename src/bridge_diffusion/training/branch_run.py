@@ -57,9 +57,10 @@ def train_branch(request: TrainRequest) -> BranchRun:
     size = _picture_size(recipe, pipe)
     dataset = open_dataset(request.data, size, request.seed, recipe.limit)
     bridge = _starting_bridge(request, pipe, len(dataset))
-    details = _details(recipe, request, pipe, bridge, dataset)
+    prompts = _sample_prompts(dataset, recipe.sample_pictures)
+    details = _details(recipe, request, pipe, bridge, dataset) | {"sample_prompts": list(prompts)}
     check_run(config, details)
-    options = _options(recipe, request.seed, _sample_prompts(dataset, recipe.sample_pictures))
+    options = _options(recipe, request.seed, prompts)
     try:
         pipe.to(device)
         bridge.text_encoder.to(device)

@@ -12,7 +12,7 @@ def numbered_grid(pictures: Sequence[Image.Image], columns: int = 8) -> Image.Im
     """At least one picture, all of one size, in rows, each with its number from 1 above it.
 
     Numbers, because the font that ships with Pillow has no letters beyond the Latin ones: the
-    prompts in their order stand in the run's config.json.
+    prompts in their order stand in the run's config.json, as "sample_prompts".
     """
     columns = min(columns, len(pictures))
     width, height = pictures[0].width, pictures[0].height + _LABEL_HEIGHT

@@ -17,9 +17,19 @@ from bridge_diffusion.worlds.emoji.labels import labelled_grid
 
 COLUMNS = ("Chinese prompt, bridge", "the same prompt, English model", "translated, English model")
 
-# After the six literal probes: concepts the English world never saw, then three that it knows.
-_NATIVE = ("dumpling", "panda", "sushi", "dragon face", "bubble tea", "fortune cookie")
-_NATIVE += ("chopsticks", "kimono", "shinto shrine", "abacus")
+# After the six literal probes: concepts the English world never saw, then two that it knows.
+_NATIVE = (
+    "dumpling",
+    "panda",
+    "sushi",
+    "dragon face",
+    "bubble tea",
+    "fortune cookie",
+    "chopsticks",
+    "kimono",
+    "shinto shrine",
+    "abacus",
+)
 _SHARED = ("red apple", "automobile")
 _COLOURS = ("light_blue", "pink", "green", "blue", "purple", "orange")
 

@@ -20,7 +20,7 @@ from bridge_diffusion.worlds.emoji.captions import (
     default_colours,
     half_caption,
 )
-from bridge_diffusion.worlds.emoji.concepts import LANGUAGES, Concept, small_world
+from bridge_diffusion.worlds.emoji.concepts import LANGUAGES, Concept, all_concepts, small_world
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 
 # Side of the emoji as a part of the picture's side, and the centre as parts of width and height.
@@ -153,6 +153,13 @@ def scene_caption(scene: Scene, language: str, mix: CaptionMix, random: np.rando
     return caption(language, scene.kind, (name,), scene.colours)
 
 
+def _check_language(language: str) -> None:
+    if language not in LANGUAGES:
+        raise BridgeError(
+            f"the emoji world has no captions in {language!r}; it has {', '.join(LANGUAGES)}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmojiScenes:
     """A dataset of `count` scenes: item i is a pure function of (seed, i).
@@ -184,12 +191,27 @@ class EmojiScenes:
         Raises:
             BridgeError: the world has no captions in this language.
         """
-        if language not in LANGUAGES:
-            raise BridgeError(
-                f"the emoji world has no captions in {language!r}; it has {', '.join(LANGUAGES)}"
-            )
-        sprites = Sprites.shipped("noto")
-        concepts = small_world(language)
+        _check_language(language)
+        return cls(
+            concepts=small_world(language),
+            sprites=Sprites.shipped("noto"),
+            language=language,
+            size=size,
+            count=count,
+            seed=seed,
+        )
+
+    @classmethod
+    def whole(cls, *, language: str, size: int, seed: int = 0, count: int = 1_000_000) -> Self:
+        """Scenes of all concepts with Noto pictures drawn anew.
+
+        Raises:
+            BridgeError: the world has no captions in this language, or the extra `world` with the
+                drawing packages is not installed.
+        """
+        _check_language(language)
+        concepts = all_concepts()
+        sprites = Sprites.draw("noto", [concept.codepoints for concept in concepts])
         return cls(
             concepts=concepts, sprites=sprites, language=language, size=size, count=count, seed=seed
         )

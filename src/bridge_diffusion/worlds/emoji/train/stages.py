@@ -98,8 +98,12 @@ class WorldBuild:
             self.root / stage, seed=self.seed, device=self.device, time_limit=time_limit
         )
         loop = replace(loop, channels_last=stage != "clip")
-        details = {"recipe": self.recipe.name, "stage": stage, "options": asdict(options)}
-        details["start"] = str(self.start) if self.start else None
+        details = {
+            "recipe": self.recipe.name,
+            "stage": stage,
+            "options": asdict(options),
+            "start": str(self.start) if self.start else None,
+        }
         return train(STAGES[stage](self), loop, details)
 
     def exported(self, stage: str) -> Path:
