@@ -11,6 +11,7 @@ from bridge_diffusion.errors import BridgeError
 if TYPE_CHECKING:
     from bridge_diffusion.bridge import Bridge, BridgeConfig
     from bridge_diffusion.models.branch import BridgeBranch
+    from bridge_diffusion.prompting import prompt_together
     from bridge_diffusion.text import NativeTextEncoder, TextEncoding
 
 __version__ = "0.1.0"
@@ -21,6 +22,7 @@ _HOMES = {
     "BridgeBranch": "bridge_diffusion.models.branch",
     "NativeTextEncoder": "bridge_diffusion.text",
     "TextEncoding": "bridge_diffusion.text",
+    "prompt_together": "bridge_diffusion.prompting",
 }
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "BridgeError",
     "NativeTextEncoder",
     "TextEncoding",
+    "prompt_together",
 ]
 
 

@@ -1,6 +1,5 @@
 """A bridge: a branch and its native text encoder, attached to a stock diffusers pipeline."""
 
-import inspect
 import json
 import shutil
 from collections.abc import Sequence
@@ -9,8 +8,7 @@ from typing import Any, Self
 
 import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.models.backbone import BackboneHooks
@@ -31,14 +29,15 @@ from bridge_diffusion.models.folder import (
     bridge_folder,
     published_branch_folder,
 )
-from bridge_diffusion.models.pack import PackLayout
-from bridge_diffusion.models.window import StepWindow
-from bridge_diffusion.text import (
-    EnglishEmbeddings,
-    NativeEmbeddings,
-    NativeTextEncoder,
-    encode_english,
+from bridge_diffusion.models.pack import Segment
+from bridge_diffusion.prompting import (
+    EncodedPart,
+    PromptPart,
+    Texts,
+    pack_together,
+    prompt_together,
 )
+from bridge_diffusion.text import EnglishEmbeddings, NativeEmbeddings, NativeTextEncoder
 
 __all__ = [
     "BRANCH_FOLDER",
@@ -98,6 +97,7 @@ class Bridge:
         self.config = config
         self._pipe: Any = None
         self._hooks: BackboneHooks | None = None
+        self._segment: Segment | None = None
 
     # Loading and saving
 
@@ -172,11 +172,12 @@ class Bridge:
     def attach(self, pipe: Any) -> Self:
         """Let the pipeline's UNet feel the branch, and its ControlNets see the English alone.
 
+        Several bridges may be attached to one pipeline: see `prompt_together`.
         Attach again after giving the pipeline another ControlNet, or to a second pipeline made of
         the same UNet; `prompt` then encodes English with that pipeline. The branch follows the
         latents to their device; the text encoder stays where it is until `to` moves both. The
         scheduler is left alone: see `scheduler_for`. Raises `BridgeError` for a pipeline of
-        another family, and if the UNet has another bridge or this bridge another UNet.
+        another family, and if this bridge is attached to another UNet.
         """
         unet = getattr(pipe, "unet", None)
         if not isinstance(unet, nn.Module):
@@ -188,22 +189,54 @@ class Bridge:
         if self._hooks is not None and not self._hooks.is_attached(unet):
             raise BridgeError("this bridge is attached to another UNet: detach it first")
         if self._hooks is None:
-            if _bridge_of(unet) is not None:
-                raise BridgeError("this pipeline has a bridge already: detach that one first")
-            self._hooks = BackboneHooks(self.branch, self._layout(unet))
+            self._hooks = _hooks_on(unet) or BackboneHooks(_text_width(unet))
+            tokens = self.config.text_encoding.native_tokens
+            self._segment = self._hooks.add(self.branch, tokens)
         self._hooks.attach(unet, _controlnets(pipe))
         self._pipe = pipe
         return self
 
     def detach(self) -> None:
-        """Restore the pipeline exactly as it was; no effect on a bridge that is not attached."""
-        if self._hooks is not None:
-            self._hooks.detach()
-        self._hooks = self._pipe = None
+        """Restore the pipeline exactly as it was; no effect on a bridge that is not attached.
+
+        Other bridges on the pipeline stay and work on.
+        """
+        if self._hooks is not None and self._segment is not None:
+            self._hooks.remove(self._segment)
+        self._hooks = self._segment = self._pipe = None
 
     @property
     def attached(self) -> bool:
         return self._hooks is not None
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline that `prompt` encodes English with.
+
+        Raises `BridgeError` if there is none, or if one of its networks is not hooked: a UNet
+        that was put in later would misread a pack.
+        """
+        hooks = self.hooks
+        for module in (self._pipe.unet, *_controlnets(self._pipe)):
+            if not hooks.is_attached(module):
+                raise BridgeError(
+                    f"the pipeline got another {type(module).__name__} since the bridge was "
+                    "attached: call attach(pipe) again (detach() first for another UNet)"
+                )
+        return self._pipe
+
+    @property
+    def hooks(self) -> BackboneHooks:
+        """The connection to the backbone. Raises `BridgeError` if there is none."""
+        if self._hooks is None:
+            raise BridgeError("the bridge is not attached to a pipeline: call attach(pipe) first")
+        return self._hooks
+
+    @property
+    def segment(self) -> Segment:
+        """The bridge's part of every pack for its backbone."""
+        assert self._segment is not None
+        return self._segment
 
     def scheduler_for(self, pipe: Any) -> DPMSolverMultistepScheduler:
         """The scheduler that the bridge expects, with the noise schedule of the pipeline's own.
@@ -218,11 +251,11 @@ class Bridge:
 
     def prompt(
         self,
-        native: str | Sequence[str],
+        native: Texts,
         *,
-        negative: str | Sequence[str] = "",
-        english: str | Sequence[str] = "",
-        negative_english: str | Sequence[str] = "",
+        negative: Texts = "",
+        english: Texts = "",
+        negative_english: Texts = "",
         scale: float | Sequence[float] = 1.0,
         start: float = 0.0,
         end: float = 1.0,
@@ -236,16 +269,21 @@ class Bridge:
         `callback_on_step_end` along (see `StepWindow` for composing it with your own).
         Raises `BridgeError` if the lists differ in length or the bridge is not attached.
         """
-        pipe = self._attached_pipe()
-        texts = (native, negative, english, negative_english)
-        count = max(1 if isinstance(text, str) else len(text) for text in texts)
-        natives, negatives, englishes, english_negatives = (_listed(t, count) for t in texts)
-        return self.pack_embeddings(
-            *self.text_encoder.encode_pair(natives, negatives),
-            encode_english(pipe, englishes, english_negatives),
-            scale=scale,
-            start=start,
-            end=end,
+        part = self.part(native, negative=negative, scale=scale, start=start, end=end)
+        return prompt_together(part, english=english, negative_english=negative_english)
+
+    def part(
+        self,
+        native: Texts,
+        *,
+        negative: Texts = "",
+        scale: float | Sequence[float] = 1.0,
+        start: float = 0.0,
+        end: float = 1.0,
+    ) -> PromptPart:
+        """What this bridge reads in a `prompt_together` with others; arguments as in `prompt`."""
+        return PromptPart(
+            bridge=self, native=native, negative=negative, scale=scale, window=(start, end)
         )
 
     def pack_embeddings(
@@ -259,44 +297,10 @@ class Bridge:
         end: float = 1.0,
     ) -> dict[str, Any]:
         """As `prompt`, from embeddings that were made before, such as cached ones."""
-        pipe = self._attached_pipe()
-        assert self._hooks is not None
-        layout = self._hooks.layout
-        if english.positive.shape != english.negative.shape:
-            raise BridgeError(
-                f"English embeddings are {tuple(english.positive.shape)} and "
-                f"{tuple(english.negative.shape)} for the negative ones: pad both to one length"
-            )
-        window = StepWindow(layout, start, end)
-        scales = _scales(scale, len(english.positive))
-        on_at_once = start == 0.0
-        call: dict[str, Any] = {
-            "prompt_embeds": layout.pack(
-                english.positive, native, scale=scales, positive=True, from_first_step=on_at_once
-            ),
-            "negative_prompt_embeds": layout.pack(
-                english.negative, negative, scale=scales, positive=False, from_first_step=on_at_once
-            ),
-        }
-        if english.pooled is not None:
-            call["pooled_prompt_embeds"] = english.pooled
-            call["negative_pooled_prompt_embeds"] = english.negative_pooled
-        if (start, end) != (0.0, 1.0):
-            if "callback_on_step_end" not in inspect.signature(type(pipe).__call__).parameters:
-                raise BridgeError(
-                    f"{type(pipe).__name__} has no callback_on_step_end, so the branch cannot be "
-                    "limited to a part of its steps: leave start and end out"
-                )
-            call["callback_on_step_end"] = window
-        return call
-
-    def _layout(self, unet: UNet2DConditionModel) -> PackLayout:
-        return PackLayout(
-            english_width=unet.config.cross_attention_dim,
-            native_width=self.branch.native_width,
-            native_tokens=self.config.text_encoding.native_tokens,
-            pooled_width=self.branch.pooled_width,
+        part = EncodedPart(
+            bridge=self, native=native, negative=negative, scale=scale, window=(start, end)
         )
+        return pack_together([part], english)
 
     def _check_family(self, unet: UNet2DConditionModel) -> None:
         """The backbone must be one that the branch was made for."""
@@ -314,52 +318,22 @@ class Bridge:
                     f"{name}={_plain(ours)}, the UNet has {_plain(theirs)}"
                 )
 
-    def _attached_pipe(self) -> Any:
-        """The pipeline, if all that must be hooked is; a swapped UNet would misread a pack."""
-        if self._hooks is None:
-            raise BridgeError("the bridge is not attached to a pipeline: call attach(pipe) first")
-        for module in (self._pipe.unet, *_controlnets(self._pipe)):
-            if not self._hooks.is_attached(module):
-                raise BridgeError(
-                    f"the pipeline got another {type(module).__name__} since the bridge was "
-                    "attached: call attach(pipe) again (detach() first for another UNet)"
-                )
-        return self._pipe
 
-
-def _bridge_of(unet: nn.Module) -> BackboneHooks | None:
-    """The hooks of a bridge on this UNet, if there are any."""
+def _hooks_on(unet: nn.Module) -> BackboneHooks | None:
+    """The hooks that other bridges put on this UNet, if there are any."""
     owners = (getattr(hook, "__self__", None) for hook in unet._forward_pre_hooks.values())
     return next((owner for owner in owners if isinstance(owner, BackboneHooks)), None)
+
+
+def _text_width(unet: UNet2DConditionModel) -> int:
+    """Width of the text embeddings that the UNet is called with."""
+    return int(unet.config.encoder_hid_dim or unet.config.cross_attention_dim)
 
 
 def _controlnets(pipe: Any) -> list[nn.Module]:
     """The single networks of a pipeline's ControlNet or of its several ones."""
     net = getattr(pipe, "controlnet", None)
     return [] if net is None else list(getattr(net, "nets", [net]))
-
-
-def _listed(text: str | Sequence[str], count: int) -> list[str]:
-    texts = [text] * count if isinstance(text, str) else list(text)
-    if len(texts) != count:
-        raise BridgeError(
-            f"got lists of {len(texts)} and {count} prompts: give one text, or one for each picture"
-        )
-    return texts
-
-
-def _scales(scale: float | Sequence[float], count: int) -> Float[Tensor, " count"]:
-    """One finite scale for each picture."""
-    scales = torch.tensor(scale, dtype=torch.float32)
-    if scales.ndim and scales.shape != (count,):
-        raise BridgeError(
-            f"got {len(scales)} scales for {count} prompts: give one scale, or one for each prompt"
-        )
-    if not bool(scales.isfinite().all()):
-        raise BridgeError(
-            f"the branch's scale is {scale}; finite numbers are allowed, 1.0 is usual"
-        )
-    return scales.expand(count)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from bridge_diffusion.models import BridgeBranch, PackLayout
+from bridge_diffusion.models import BridgeBranch, NativePart, PackLayout, Segment
 from bridge_diffusion.text import NativeEmbeddings
 
 ENGLISH_WIDTH = 24
@@ -75,10 +75,13 @@ def branch(unet: UNet2DConditionModel) -> BridgeBranch:
 
 
 @pytest.fixture
-def layout() -> PackLayout:
-    return PackLayout(
-        english_width=ENGLISH_WIDTH, native_width=NATIVE_WIDTH, native_tokens=NATIVE_TOKENS
-    )
+def segment() -> Segment:
+    return Segment(native_width=NATIVE_WIDTH, native_tokens=NATIVE_TOKENS)
+
+
+@pytest.fixture
+def layout(segment: Segment) -> PackLayout:
+    return PackLayout(english_width=ENGLISH_WIDTH, segments=(segment,))
 
 
 @pytest.fixture
@@ -102,7 +105,10 @@ def native(draw: Callable[..., Tensor]) -> Callable[..., NativeEmbeddings]:
 
 @pytest.fixture
 def pair(
-    layout: PackLayout, native: Callable[..., NativeEmbeddings], draw: Callable[..., Tensor]
+    layout: PackLayout,
+    segment: Segment,
+    native: Callable[..., NativeEmbeddings],
+    draw: Callable[..., Tensor],
 ) -> Callable[..., Tensor]:
     """Packed states of a guidance batch, [negatives, positives]: `pair(1, shared=True)`."""
 
@@ -113,7 +119,11 @@ def pair(
         sides = ((negative, False, 8), (positive, True, 6))
         return torch.cat(
             [
-                layout.pack(states, native(prompts, tokens), scale=scales, positive=side)
+                layout.pack(
+                    states,
+                    {segment: NativePart(native=native(prompts, tokens), scale=scales)},
+                    positive=side,
+                )
                 for states, side, tokens in sides
             ]
         )

@@ -30,7 +30,8 @@ def plain_unet(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 @pytest.fixture
 def hooks(unet: UNet2DConditionModel, branch: BridgeBranch, layout: PackLayout) -> BackboneHooks:
-    hooks = BackboneHooks(branch, layout)
+    hooks = BackboneHooks(layout.english_width)
+    hooks.add(branch, layout.segments[0].native_tokens)
     hooks.attach(unet)
     return hooks
 
@@ -40,8 +41,9 @@ def by_hand(
 ) -> Tensor:
     """The branch, then the backbone, called one after the other."""
     pack = hooks.layout.unpack(states)
-    down, mid = hooks.branch(
-        sample[:, :4], 10, pack.hidden, encoder_attention_mask=pack.mask, scale=pack.scale
+    (part,), (branch,) = pack.parts, hooks.branches
+    down, mid = branch(
+        sample[:, :4], 10, part.hidden, encoder_attention_mask=part.mask, scale=part.scale
     )
     if "down_block_additional_residuals" in other:
         theirs = other.pop("down_block_additional_residuals")
@@ -148,7 +150,8 @@ def test_an_inpainting_backbone_shows_the_branch_its_latents_only(
     pair: Pair,
 ) -> None:
     plain = copy.deepcopy(inpainting_unet)
-    hooks = BackboneHooks(branch, layout)
+    hooks = BackboneHooks(layout.english_width)
+    hooks.add(branch, layout.segments[0].native_tokens)
     hooks.attach(inpainting_unet)
     sample, states = draw(2, 9, 8, 8), pair(1)
     got = inpainting_unet(sample, 10, states).sample
@@ -165,7 +168,8 @@ def test_a_compiled_backbone_stays_one_graph(
     pair: Pair,
 ) -> None:
     compiled = torch.compile(unet, backend="eager", fullgraph=True)
-    hooks = BackboneHooks(branch, layout)
+    hooks = BackboneHooks(layout.english_width)
+    hooks.add(branch, layout.segments[0].native_tokens)
     hooks.attach(compiled)
     sample, states = draw(2, 4, 8, 8), pair(1)
     got = compiled(sample, 10, states).sample
@@ -175,7 +179,8 @@ def test_a_compiled_backbone_stays_one_graph(
 def test_detaching_leaves_nothing(
     unet: UNet2DConditionModel, hooks: BackboneHooks, pair: Pair, draw: Draw
 ) -> None:
-    hooks.detach()
+    for segment in hooks.layout.segments:
+        hooks.remove(segment)
     for module in unet.modules():
         assert not module._forward_pre_hooks
         assert not module._forward_hooks
@@ -192,7 +197,7 @@ def test_a_copied_backbone_runs_its_own_weights(
     want = unet(sample, 10, states).sample
     twin = copy.deepcopy(unet)
     nn.init.zeros_(unet.conv_out.weight)
-    hooks.branch.controlnet_mid_block.weight.zero_()
+    hooks.branches[0].controlnet_mid_block.weight.zero_()
     assert torch.equal(twin(sample, 10, states).sample, want)
 
 
@@ -239,7 +244,7 @@ def test_nan_is_told_and_its_source_named(
     sample, states = draw(2, 4, 8, 8), pair(1)
     with pytest.raises(BridgeError, match="latents hold NaN"):
         unet(sample * torch.nan, 10, states)
-    hooks.branch.controlnet_mid_block.bias.fill_(torch.inf)
+    hooks.branches[0].controlnet_mid_block.bias.fill_(torch.inf)
     with pytest.raises(BridgeError, match=r"branch gave NaN or infinity in torch\.float32"):
         unet(sample, 10, states)
 
@@ -256,7 +261,7 @@ def test_a_branch_of_another_type_is_cast_in_and_out(
 ) -> None:
     sample, states = draw(2, 4, 8, 8), pair(1)
     want = unet(sample, 10, states).sample
-    hooks.branch.to(torch.bfloat16)
+    hooks.branches[0].to(torch.bfloat16)
     got = unet(sample, 10, states).sample
     assert got.dtype == torch.float32
     assert 0 < (got - want).abs().max() < 0.05 * want.abs().max()

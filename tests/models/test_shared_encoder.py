@@ -24,7 +24,8 @@ def _no_grad() -> Iterator[None]:
 
 @pytest.fixture
 def hooks(unet: UNet2DConditionModel, branch: BridgeBranch, layout: PackLayout) -> BackboneHooks:
-    hooks = BackboneHooks(branch, layout)
+    hooks = BackboneHooks(layout.english_width)
+    hooks.add(branch, layout.segments[0].native_tokens)
     hooks.attach(unet)
     return hooks
 
@@ -45,7 +46,11 @@ def halves(draw: Draw, prompts: int = 1) -> Tensor:
 
 
 def unshared(
-    unet: UNet2DConditionModel, hooks: BackboneHooks, sample: Tensor, states: Tensor
+    unet: UNet2DConditionModel,
+    branch: BridgeBranch,
+    hooks: BackboneHooks,
+    sample: Tensor,
+    states: Tensor,
 ) -> Tensor:
     """The same call with the encoder computed for every sample."""
     twin = copy.deepcopy(unet)
@@ -53,7 +58,8 @@ def unshared(
         module._forward_pre_hooks.clear()
         module._forward_hooks.clear()
     pack = hooks.layout.unpack(states)
-    down, mid = hooks.branch(sample, 10, pack.hidden, encoder_attention_mask=pack.mask)
+    (part,) = pack.parts
+    down, mid = branch(sample, 10, part.hidden, encoder_attention_mask=part.mask)
     return twin(
         sample,
         10,
@@ -66,6 +72,7 @@ def unshared(
 @pytest.mark.parametrize("prompts", [1, 3])
 def test_sharing_changes_nothing(
     unet: UNet2DConditionModel,
+    branch: BridgeBranch,
     hooks: BackboneHooks,
     encoder_batches: list[int],
     draw: Draw,
@@ -75,19 +82,21 @@ def test_sharing_changes_nothing(
     sample, states = halves(draw, prompts), pair(prompts, shared=True)
     got = unet(sample, torch.tensor(10), states).sample
     assert encoder_batches == [prompts]
-    want = unshared(unet, hooks, sample, states)
+    want = unshared(unet, branch, hooks, sample, states)
     torch.testing.assert_close(got, want, rtol=0, atol=1e-5)
     assert (got[:prompts] - got[prompts:]).abs().max() > 1e-3, "the branch still tells them apart"
 
 
 def test_free_u_and_lora_scales_stay_in_force(
-    unet: UNet2DConditionModel, hooks: BackboneHooks, draw: Draw, pair: Pair
+    unet: UNet2DConditionModel, branch: BridgeBranch, hooks: BackboneHooks, draw: Draw, pair: Pair
 ) -> None:
     sample, states = halves(draw), pair(1, shared=True)
     plain = unet(sample, 10, states).sample
     unet.enable_freeu(s1=0.5, s2=0.5, b1=1.5, b2=1.5)
     got = unet(sample, 10, states).sample
-    torch.testing.assert_close(got, unshared(unet, hooks, sample, states), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        got, unshared(unet, branch, hooks, sample, states), rtol=0, atol=1e-5
+    )
     assert torch.isfinite(plain).all()
 
 

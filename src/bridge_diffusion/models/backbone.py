@@ -1,4 +1,4 @@
-"""The hook that lets a frozen backbone feel the branch: unpack, run the branch, add residuals.
+"""The hook that lets a frozen backbone feel branches: unpack, run them, add their residuals.
 
 Plain torch forward hooks with bound methods: they survive offloading, are copied along with a
 deep-copied UNet, and leave nothing behind when removed.
@@ -8,6 +8,7 @@ import inspect
 import threading
 import weakref
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.models.branch import BridgeBranch, DownResiduals, MidResidual
-from bridge_diffusion.models.pack import PackLayout, Unpacked
+from bridge_diffusion.models.pack import MARKS, PackLayout, Segment, Unpacked, UnpackedPart
 from bridge_diffusion.models.shared_encoder import SharedEncoder, halves_are_equal, may_share
 
 
@@ -27,6 +28,7 @@ class _Prompt(threading.local):
     A pipeline hands over the same tensor at every step, so it is read once a prompt.
     """
 
+    layout: PackLayout | None = None
     source: "weakref.ref[Tensor] | None" = None
     version: int = 0
     pack: Unpacked | None = None
@@ -37,15 +39,56 @@ class _Prompt(threading.local):
 
 
 class BackboneHooks:
-    """Connects one branch to one UNet and to the ControlNets beside it."""
+    """Connects branches to one UNet and to the ControlNets beside it.
 
-    def __init__(self, branch: BridgeBranch, layout: PackLayout) -> None:
-        self.branch = branch
-        self.layout = layout
+    The branches do not know of each other: each has its segment of the pack, and those that a
+    call prompts add their residuals.
+    """
+
+    def __init__(self, english_width: int) -> None:
+        """`english_width` is that of the backbone's text embeddings."""
+        self.layout = PackLayout(english_width=english_width, segments=())
+        self._branches: dict[Segment, BridgeBranch] = {}
+        self._mark = 0
         self._shared = SharedEncoder()
         self._prompt = _Prompt()
         self._modules: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
+
+    def add(self, branch: BridgeBranch, native_tokens: int) -> Segment:
+        """Give a branch its segment, which holds up to so many tokens, and return it.
+
+        Raises `BridgeError` where there is no room for another branch.
+        """
+        taken = {segment.mark for segment in self._branches}
+        following = (MARKS[(self._mark + i) % len(MARKS)] for i in range(len(MARKS)))
+        mark = next((mark for mark in following if mark not in taken), None)
+        if mark is None:
+            raise BridgeError(f"this backbone has {len(taken)} bridges: detach one first")
+        self._mark = mark  # so that a new bridge is not taken for one that was just detached
+        segment = Segment(
+            native_width=branch.native_width,
+            native_tokens=native_tokens,
+            pooled_width=branch.pooled_width,
+            mark=mark,
+        )
+        self._set_branches({**self._branches, segment: branch})
+        return segment
+
+    def remove(self, segment: Segment) -> None:
+        """Let a branch go. With the last one go the hooks: the networks are as they were."""
+        self._set_branches({s: b for s, b in self._branches.items() if s != segment})
+        if not self._branches:
+            self._unhook()
+
+    @property
+    def branches(self) -> tuple[BridgeBranch, ...]:
+        """In the order of the layout's segments."""
+        return tuple(self._branches.values())
+
+    def _set_branches(self, branches: dict[Segment, BridgeBranch]) -> None:
+        self._branches = branches
+        self.layout = replace(self.layout, segments=tuple(branches))
 
     def attach(self, unet: nn.Module, controlnets: Iterable[nn.Module] = ()) -> None:
         """Hook whatever of these is not hooked yet."""
@@ -66,8 +109,7 @@ class BackboneHooks:
                 )
                 self._modules.append(net)
 
-    def detach(self) -> None:
-        """Remove every hook: the networks are as they were."""
+    def _unhook(self) -> None:
         self._shared.detach()
         while self._handles:
             self._handles.pop().remove()
@@ -94,10 +136,12 @@ class BackboneHooks:
             return None  # a plain prompt: the backbone alone, bit for bit
         pack, first_step = self._read(states)
         call["encoder_hidden_states"] = pack.english
-        if not pack.active:
+        if not pack.parts:
             return (), call
-        down, mid = self._residuals(call, pack, check=first_step or states.device.type == "cpu")
-        _add_residuals(call, down, mid)
+        check = first_step or states.device.type == "cpu"
+        residuals = [self._residuals(call, part, check) for part in pack.parts]
+        for down, mid in residuals:
+            _add_residuals(call, down, mid)
         if self._shares(unet, call, pack):
             self._shared.start(len(call["sample"]))
         return (), call
@@ -110,17 +154,19 @@ class BackboneHooks:
         prompt = self._prompt
         version = 0 if states.is_inference() else states._version
         same = prompt.source is not None and prompt.source() is states
-        if prompt.pack is not None and same and prompt.version == version:
+        same = same and prompt.version == version and prompt.layout is self.layout
+        if prompt.pack is not None and same:
             return prompt.pack, False
-        prompt.source, prompt.version = weakref.ref(states), version
         prompt.pack, prompt.shared = self.layout.unpack(states), None
+        prompt.source, prompt.version = weakref.ref(states), version
+        prompt.layout = self.layout
         return prompt.pack, True
 
     def _residuals(
-        self, call: dict[str, Any], pack: Unpacked, check: bool
+        self, call: dict[str, Any], part: UnpackedPart, check: bool
     ) -> tuple[DownResiduals, MidResidual]:
-        """Run the branch in its own type, on the sample's device."""
-        branch, sample = self.branch, call["sample"]
+        """Run a branch in its own type, on the sample's device."""
+        branch, sample = self._branches[part.segment], call["sample"]
         if sample.ndim != 4:
             raise BridgeError(
                 f"the backbone was called with a sample of {sample.ndim} dimensions; a bridge "
@@ -132,11 +178,11 @@ class BackboneHooks:
         down, mid = branch(
             sample[:, : branch.config.in_channels].to(branch.dtype),
             call["timestep"],
-            pack.hidden.to(branch.dtype),
-            encoder_attention_mask=pack.mask,
-            pooled=None if pack.pooled is None else pack.pooled.to(branch.dtype),
-            time_ids=None if pack.pooled is None else added["time_ids"],
-            scale=pack.scale,
+            part.hidden.to(branch.dtype),
+            encoder_attention_mask=part.mask,
+            pooled=None if part.pooled is None else part.pooled.to(branch.dtype),
+            time_ids=None if part.pooled is None else added["time_ids"],
+            scale=part.scale,
         )
         if check and not bool(torch.isfinite(mid).all()):
             _explain_nan(sample, branch.dtype)
@@ -158,7 +204,7 @@ def _bound(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
 
 
 def _add_residuals(call: dict[str, Any], down: DownResiduals, mid: MidResidual) -> None:
-    """Add the branch's residuals to those of the ControlNets, if there are any."""
+    """Add a branch's residuals to those of ControlNets and other branches, if there are any."""
     other_down = call.get("down_block_additional_residuals")
     other_mid = call.get("mid_block_additional_residual")
     if other_down is not None and other_mid is not None:

@@ -3,12 +3,18 @@
 Whatever a stock pipeline does with `prompt_embeds` (guidance batches, images per prompt) then
 happens to both, and nobody has to guess its batch layout. Rows of a pack:
 
-    English tokens | pooled native vector | scale terms, side, first step | native tokens
+    English tokens | segment of the first bridge | segment of the second bridge | ...
+
+and of each segment:
+
+    pooled native vector | scale terms, side, switch, mark | native tokens
 
 The last column is the mask of the native tokens. It makes a pack wider than the English
-embeddings, so a network that was not told about packs raises instead of misreading one.
+embeddings, so a network that was not told about packs raises instead of misreading one. Every
+attached bridge has its segment, whether the call prompts it or not: the split needs shapes alone.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,16 +27,53 @@ from bridge_diffusion.text import NativeEmbeddings
 _HEADER_ROWS = 2
 _SCALE_TERMS = 3
 _SIDE = _SCALE_TERMS
-_FIRST_STEP = _SIDE + 1
-_HEADER_WIDTH = _FIRST_STEP + 1
+_SWITCH = _SIDE + 1
+_MARK = _SWITCH + 1
+_HEADER_WIDTH = _MARK + 1
+
+MARKS = range(1, 256)
+"""What a segment's mark may be: numbers that every floating type holds exactly."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unpacked:
-    """What a pack holds, row by row of the pipeline's batch."""
+class Segment:
+    """One bridge's part of a pack."""
 
-    english: Float[Tensor, "batch english_tokens english"]
-    """The backbone's own embeddings."""
+    native_width: int
+    """Width of the native hidden states."""
+    native_tokens: int
+    """Native rows: the length of the longest prompt that the bridge encodes."""
+    pooled_width: int | None = None
+    """Width of the native pooled vector, None where the branch takes none."""
+    mark: int = 1
+    """Number of the bridge among those on its backbone, one of `MARKS`."""
+
+    def __post_init__(self) -> None:
+        assert self.mark in MARKS
+
+    @property
+    def rows(self) -> int:
+        return _HEADER_ROWS + self.native_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NativePart:
+    """What a call says to one bridge: the native prompts and their scales."""
+
+    native: NativeEmbeddings
+    """One prompt for each picture."""
+    scale: Float[Tensor, " batch"]
+    """What the branch's residuals are multiplied by, float32."""
+    from_first_step: bool = True
+    """False leaves the branch off until a `StepWindow` switches it on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnpackedPart:
+    """What a pack holds for one branch that is at work, row by row of the pipeline's batch."""
+
+    segment: Segment
+    """Whose part it is."""
     hidden: Float[Tensor, "batch tokens native"]
     """The native hidden states, cut to the longest prompt of the batch."""
     mask: Bool[Tensor, "batch tokens"] | None
@@ -39,133 +82,183 @@ class Unpacked:
     """The native pooled vector, for SDXL."""
     scale: Float[Tensor, " batch"]
     """What the branch's residuals are multiplied by, float32."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unpacked:
+    """What a pack holds, row by row of the pipeline's batch."""
+
+    english: Float[Tensor, "batch english_tokens english"]
+    """The backbone's own embeddings."""
     positive: Bool[Tensor, " batch"]
     """True for a prompt, False for a negative prompt."""
-    active: bool
-    """False if the branch does nothing for this pack: out of its window, or all scales zero."""
+    parts: tuple[UnpackedPart, ...]
+    """Those of the branches at work: prompted, in their window, and not all scales zero."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackLayout:
-    """Where things lie in a pack. It is fixed by the backbone and the bridge together."""
+    """Where things lie in a pack. It is fixed by the backbone and its bridges together."""
 
     english_width: int
     """Width of the backbone's text embeddings."""
-    native_width: int
-    """Width of the native hidden states."""
-    native_tokens: int
-    """Native rows of every pack: the length of the longest prompt that the bridge encodes."""
-    pooled_width: int | None = None
-    """Width of the native pooled vector, None where the branch takes none."""
+    segments: tuple[Segment, ...]
+    """One for each attached bridge, at least one."""
 
     @property
     def width(self) -> int:
         """Width of a pack; never that of plain English embeddings."""
-        widest = max(self.english_width, self.native_width, self.pooled_width or 0, _HEADER_WIDTH)
-        return widest + 1
+        widths = [max(s.native_width, s.pooled_width or 0) for s in self.segments]
+        return max(self.english_width, _HEADER_WIDTH, *widths) + 1
 
     def is_packed(self, states: Tensor) -> bool:
-        """Whether these are packed embeddings rather than plain English ones."""
-        return states.shape[-1] == self.width
+        """Whether these are packed embeddings rather than plain English ones.
+
+        Raises `BridgeError` if they are neither: packed for other bridges than are attached now.
+        """
+        width = states.shape[-1]
+        if width not in (self.width, self.english_width):
+            raise _stale(f"embeddings {width} wide, those of this backbone are {self.width} wide")
+        return width == self.width
 
     def pack(
         self,
         english: Float[Tensor, "batch english_tokens english"],
-        native: NativeEmbeddings,
+        parts: Mapping[Segment, NativePart],
         *,
-        scale: Float[Tensor, " batch"],
         positive: bool,
-        from_first_step: bool = True,
     ) -> Float[Tensor, "batch rows width"]:
-        """Pack in the English embeddings' type and place.
+        """Pack in the English embeddings' type and place. Bridges without a part stay silent.
 
-        `from_first_step=False` leaves the branch off until a `StepWindow` switches it on.
         Raises `BridgeError` if a shape does not fit: a wrong length would split silently later.
         """
-        self._check(english, native)
-        batch, english_tokens, _ = english.shape
-        tokens = native.hidden.shape[1]
-        packed = english.new_zeros(
-            batch, english_tokens + _HEADER_ROWS + self.native_tokens, self.width
-        )
-        packed[:, :english_tokens, : self.english_width] = english
-        header = packed[:, english_tokens : english_tokens + _HEADER_ROWS]
-        if native.pooled is not None and self.pooled_width is not None:
-            header[:, 0, : self.pooled_width] = native.pooled.to(packed)
-        header[:, 1, :_SCALE_TERMS] = _terms(scale).to(packed)
-        header[:, 1, _SIDE] = 1.0 if positive else -1.0
-        header[:, 1, _FIRST_STEP] = 1.0 if from_first_step else 0.0
-        rows = packed[:, english_tokens + _HEADER_ROWS :]
-        rows[:, :tokens, : self.native_width] = native.hidden.to(packed)
-        rows[:, :tokens, -1] = native.mask.to(packed)
+        assert parts.keys() <= set(self.segments)
+        batch, end, english_width = english.shape
+        if english_width != self.english_width:
+            raise BridgeError(
+                f"English embeddings are {english_width} wide; this backbone's are "
+                f"{self.english_width}"
+            )
+        rows = sum(segment.rows for segment in self.segments)
+        packed = english.new_zeros(batch, end + rows, self.width)
+        packed[:, :end, : self.english_width] = english
+        for segment, start in zip(self.segments, self._starts(packed), strict=True):
+            settings = packed[:, start + 1]
+            settings[:, _SIDE] = 1.0 if positive else -1.0
+            settings[:, _MARK] = segment.mark
+            if segment in parts:
+                _write(packed[:, start : start + segment.rows], segment, parts[segment])
         return packed
 
     def english(
         self, packed: Float[Tensor, "batch rows width"]
     ) -> Float[Tensor, "batch english_tokens english"]:
         """The English embeddings alone, as the backbone would have got them."""
-        end = packed.shape[1] - self.native_tokens - _HEADER_ROWS
-        return packed[:, :end, : self.english_width].contiguous()
+        return packed[:, : self._starts(packed)[0], : self.english_width].contiguous()
 
     def unpack(self, packed: Float[Tensor, "batch rows width"]) -> Unpacked:
-        """Everything that the pack holds. Waits for the device, so call it once a prompt."""
-        end = packed.shape[1] - self.native_tokens - _HEADER_ROWS
-        pooled_row, settings = packed[:, end], packed[:, end + 1].float()
-        rows = packed[:, end + _HEADER_ROWS :]
-        mask = rows[..., -1] > 0.5
-        tokens = int(mask.any(dim=0).nonzero().max()) + 1
-        mask = mask[:, :tokens]
-        scale = settings[:, :_SCALE_TERMS].sum(dim=1)
+        """Everything that the pack holds. Waits for the device, so call it once a prompt.
+
+        Raises `BridgeError` for a pack that was made for other bridges.
+        """
+        parts = []
+        for segment, start in zip(self.segments, self._starts(packed), strict=True):
+            rows = packed[:, start : start + segment.rows]
+            if not bool((rows[:, 1, _MARK] == segment.mark).all()):
+                raise _stale("embeddings with the marks of other bridges")
+            part = _read(rows, segment)
+            if part is not None:
+                parts.append(part)
         return Unpacked(
             english=self.english(packed),
-            hidden=rows[:, :tokens, : self.native_width].contiguous(),
-            mask=None if bool(mask.all()) else mask,
-            pooled=None if self.pooled_width is None else pooled_row[:, : self.pooled_width],
-            scale=scale,
-            positive=settings[:, _SIDE] > 0,
-            active=bool((settings[:, _FIRST_STEP] > 0.5).any() and (scale != 0).any()),
+            positive=packed[:, self._starts(packed)[0] + 1, _SIDE] > 0,
+            parts=tuple(parts),
         )
 
-    def activate(
-        self, packed: Float[Tensor, "batch rows width"]
+    def switched(
+        self, packed: Float[Tensor, "batch rows width"], on: Sequence[bool]
     ) -> Float[Tensor, "batch rows width"]:
-        """A copy of the pack with the branch on."""
+        """A copy of the pack with each bridge, in the order of the segments, on or off."""
         packed = packed.clone()
-        packed[:, -self.native_tokens - 1, _FIRST_STEP] = 1.0
+        for start, is_on in zip(self._starts(packed), on, strict=True):
+            packed[:, start + 1, _SWITCH] = 1.0 if is_on else 0.0
         return packed
 
-    def _check(self, english: Tensor, native: NativeEmbeddings) -> None:
-        hidden, mask, pooled = native.hidden, native.mask, native.pooled
-        if english.shape[-1] != self.english_width:
-            raise BridgeError(
-                f"English embeddings are {english.shape[-1]} wide; this backbone's are "
-                f"{self.english_width}"
-            )
-        if hidden.shape[-1] != self.native_width:
-            raise BridgeError(
-                f"native embeddings are {hidden.shape[-1]} wide; this bridge's are "
-                f"{self.native_width}: encode them with its own text encoder"
-            )
-        if not 0 < hidden.shape[1] <= self.native_tokens:
-            raise BridgeError(
-                f"native embeddings have {hidden.shape[1]} tokens; this bridge takes 1 to "
-                f"{self.native_tokens}"
-            )
-        if len(english) != len(hidden) or mask.shape != hidden.shape[:2]:
-            raise BridgeError(
-                f"{len(english)} English prompts, {len(hidden)} native ones and a mask of shape "
-                f"{tuple(mask.shape)} do not go together: give one of each for every picture"
-            )
-        if not bool(mask.any(dim=1).all()):
-            raise BridgeError("a native prompt has no token to attend to: give it at least one")
-        if self.pooled_width is not None and (
-            pooled is None or pooled.shape != (len(hidden), self.pooled_width)
-        ):
-            got = None if pooled is None else tuple(pooled.shape)
-            raise BridgeError(
-                f"pooled native embeddings are {got}; this bridge takes "
-                f"{(len(hidden), self.pooled_width)}"
-            )
+    def _starts(self, packed: Tensor) -> list[int]:
+        """The first row of each segment, counted from the end: English has any length."""
+        starts = [packed.shape[1]]
+        for segment in reversed(self.segments):
+            starts.append(starts[-1] - segment.rows)
+        if starts[-1] < 1:
+            raise _stale(f"embeddings of {packed.shape[1]} rows, too few for these bridges")
+        return starts[:0:-1]
+
+
+def _stale(what: str) -> BridgeError:
+    return BridgeError(
+        f"got {what}: bridges were attached or detached since this prompt was made; make it "
+        "again with prompt()"
+    )
+
+
+def _write(rows: Float[Tensor, "batch rows width"], segment: Segment, part: NativePart) -> None:
+    native = part.native
+    _check(len(rows), segment, native)
+    tokens = native.hidden.shape[1]
+    if native.pooled is not None and segment.pooled_width is not None:
+        rows[:, 0, : segment.pooled_width] = native.pooled.to(rows)
+    rows[:, 1, :_SCALE_TERMS] = _terms(part.scale).to(rows)
+    rows[:, 1, _SWITCH] = 1.0 if part.from_first_step else 0.0
+    text = rows[:, _HEADER_ROWS : _HEADER_ROWS + tokens]
+    text[..., : segment.native_width] = native.hidden.to(rows)
+    text[..., -1] = native.mask.to(rows)
+
+
+def _read(rows: Float[Tensor, "batch rows width"], segment: Segment) -> UnpackedPart | None:
+    """One bridge's part, or None if its branch has nothing to do."""
+    settings, text = rows[:, 1].float(), rows[:, _HEADER_ROWS:]
+    scale = settings[:, :_SCALE_TERMS].sum(dim=1)
+    if not bool((settings[:, _SWITCH] > 0.5).any() and (scale != 0).any()):
+        return None
+    mask = text[..., -1] > 0.5
+    tokens = int(mask.any(dim=0).nonzero().max()) + 1
+    mask = mask[:, :tokens]
+    return UnpackedPart(
+        segment=segment,
+        hidden=text[:, :tokens, : segment.native_width].contiguous(),
+        mask=None if bool(mask.all()) else mask,
+        pooled=None if segment.pooled_width is None else rows[:, 0, : segment.pooled_width],
+        scale=scale,
+    )
+
+
+def _check(batch: int, segment: Segment, native: NativeEmbeddings) -> None:
+    hidden, mask, pooled = native.hidden, native.mask, native.pooled
+    if hidden.shape[-1] != segment.native_width:
+        raise BridgeError(
+            f"native embeddings are {hidden.shape[-1]} wide; this bridge's are "
+            f"{segment.native_width}: encode them with its own text encoder"
+        )
+    if not 0 < hidden.shape[1] <= segment.native_tokens:
+        raise BridgeError(
+            f"native embeddings have {hidden.shape[1]} tokens; this bridge takes 1 to "
+            f"{segment.native_tokens}"
+        )
+    if batch != len(hidden) or mask.shape != hidden.shape[:2]:
+        raise BridgeError(
+            f"{batch} English prompts, {len(hidden)} native ones and a mask of shape "
+            f"{tuple(mask.shape)} do not go together: give one of each for every picture"
+        )
+    if not bool(mask.any(dim=1).all()):
+        raise BridgeError("a native prompt has no token to attend to: give it at least one")
+    if segment.pooled_width is not None and (
+        pooled is None or pooled.shape != (len(hidden), segment.pooled_width)
+    ):
+        got = None if pooled is None else tuple(pooled.shape)
+        raise BridgeError(
+            f"pooled native embeddings are {got}; this bridge takes "
+            f"{(len(hidden), segment.pooled_width)}"
+        )
 
 
 def _terms(scale: Float[Tensor, " batch"]) -> Float[Tensor, "batch 3"]:
