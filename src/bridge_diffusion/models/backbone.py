@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.models.branch import BridgeBranch, DownResiduals, MidResidual
+from bridge_diffusion.models.offload import OffloadWithUNet
 from bridge_diffusion.models.pack import MARKS, PackLayout, Segment, Unpacked, UnpackedPart
 from bridge_diffusion.models.shared_encoder import SharedEncoder, halves_are_equal, may_share
 
@@ -51,6 +52,7 @@ class BackboneHooks:
         self._branches: dict[Segment, BridgeBranch] = {}
         self._mark = 0
         self._shared = SharedEncoder()
+        self._offload = OffloadWithUNet(self._leave_device)
         self._prompt = _Prompt()
         self._modules: list[nn.Module] = []
         self._handles: list[RemovableHandle] = []
@@ -111,6 +113,7 @@ class BackboneHooks:
 
     def _unhook(self) -> None:
         self._shared.detach()
+        self._offload.stop()
         while self._handles:
             self._handles.pop().remove()
         self._modules.clear()
@@ -138,6 +141,8 @@ class BackboneHooks:
         call["encoder_hidden_states"] = pack.english
         if not pack.parts:
             return (), call
+        if first_step:
+            self._offload.follow(unet)
         check = first_step or states.device.type == "cpu"
         residuals = [self._residuals(call, part, check) for part in pack.parts]
         for down, mid in residuals:
@@ -187,6 +192,10 @@ class BackboneHooks:
         if check and not bool(torch.isfinite(mid).all()):
             _explain_nan(sample, branch.dtype)
         return tuple(residual.to(sample.dtype) for residual in down), mid.to(sample.dtype)
+
+    def _leave_device(self) -> None:
+        for branch in self._branches.values():
+            branch.to("cpu")
 
     def _shares(self, unet: nn.Module, call: dict[str, Any], pack: Unpacked) -> bool:
         if not self._shared.attached or not may_share(call):
