@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,15 @@ def test_interrupted_and_continued_equals_straight_through(
         assert_same_bits(load_file(tmp_path / "a" / file), load_file(tmp_path / "b" / file))
 
 
+@pytest.fixture
+def python_handles_ctrl_c() -> Iterator[None]:
+    """As in a terminal: a shell starts background jobs with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_the_first_signal_ends_the_step_and_a_second_one_ends_all(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     terminated = train(Denoise(interrupt_at=2, signals=(signal.SIGTERM,)), options(tmp_path / "a"))
