@@ -155,12 +155,14 @@ def cache_pictures(
 
     An unreadable picture is an item without rows that says why.
     """
+    # diffusers adds entries of its own, such as the folder a model was loaded from, after "_".
+    config = {key: repr(value) for key, value in sorted(vae.config.items()) if key[0] != "_"}
     identity = {
         "what": "latents",
         "format": _CACHE_FORMAT,
         "data": fingerprint(dataset),
         "model": module_hash(vae),
-        "config": {key: repr(value) for key, value in sorted(vae.config.items())},
+        "config": config,
         "size": size,
     }
 
