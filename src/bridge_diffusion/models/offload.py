@@ -9,7 +9,7 @@ one call, so this one is told anew with each prompt.
 from collections.abc import Callable
 from typing import Any
 
-from accelerate.hooks import CpuOffload  # type: ignore[import-untyped]
+from accelerate.hooks import CpuOffload
 from torch import nn
 
 
