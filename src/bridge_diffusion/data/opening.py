@@ -1,11 +1,13 @@
 """From what the user names to a data set."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from bridge_diffusion.data.folder import PairFolder
 from bridge_diffusion.data.pairs import FirstPairs, PairDataset, pixel_hash
 from bridge_diffusion.errors import BridgeError
 
+_WORLD_WORDS = ("all", "english", "shuffled")
 _SCENES = 50_000  # of the emoji world, where no limit is given
 _SCENES_IN_FINGERPRINT = 64
 
@@ -13,10 +15,12 @@ _SCENES_IN_FINGERPRINT = 64
 def open_dataset(spec: str, size: int, seed: int, limit: int | None = None) -> PairDataset:
     """Open a folder of pictures with .txt captions, or the embedded world's scenes.
 
-    spec: a folder, or "emoji:LANGUAGE" ("emoji:zh": the concepts that train on two cores) or
-    "emoji:LANGUAGE:all" (all concepts, drawn with the extra `world`); size: side in pixels of
-    scenes that are drawn to order; seed: which scenes; limit: the first pairs only, as many.
-    BridgeError if there is no such data.
+    spec: a folder, or "emoji:LANGUAGE" for scenes of the emoji world ("emoji:zh": the concepts
+    that train on two cores), with words after it that change them: "all" (all concepts, drawn with
+    the extra `world`), and two controls, "english" (the same scenes with English captions) and
+    "shuffled" (each with the caption of another scene), as in "emoji:zh:all:english".
+    size: side in pixels of scenes that are drawn to order; seed: which scenes; limit: the first
+    pairs only, as many. BridgeError if there is no such data.
     """
     if limit is not None and limit < 1:
         raise BridgeError(f"the limit is {limit} pairs, it must be 1 or more")
@@ -34,16 +38,20 @@ def open_dataset(spec: str, size: int, seed: int, limit: int | None = None) -> P
 
 
 def _emoji_scenes(language: str, size: int, seed: int, count: int) -> PairDataset:
-    from bridge_diffusion.worlds.emoji.scenes import EmojiScenes
+    from bridge_diffusion.worlds.emoji.scenes import EmojiScenes, ShuffledCaptions
 
-    language, separator, part = language.partition(":")
-    if separator and part != "all":
+    language, *words = language.split(":")
+    if unknown := [word for word in words if word not in _WORLD_WORDS]:
         raise BridgeError(
-            f"no part {part!r} of the emoji world: give emoji:{language}, or emoji:{language}:all"
+            f"no {unknown[0]!r} scenes of the emoji world: after emoji:{language} there may be "
+            f"{', '.join(_WORLD_WORDS)}"
         )
-    make = EmojiScenes.whole if part else EmojiScenes.shipped
+    make = EmojiScenes.whole if "all" in words else EmojiScenes.shipped
     scenes = make(language=language, size=size, seed=seed, count=count)
+    if "english" in words:
+        scenes = replace(scenes, language="en")
+    pairs = ShuffledCaptions(scenes) if "shuffled" in words else scenes
     # Scenes are drawn by one rule from one seed: the first ones tell them from any others.
-    few = FirstPairs(scenes, min(_SCENES_IN_FINGERPRINT, len(scenes)), "")
+    few = FirstPairs(pairs, min(_SCENES_IN_FINGERPRINT, len(pairs)), "")
     own = f"emoji scenes in {language}, {size} pixels, seed {seed}, {pixel_hash(few)}"
-    return FirstPairs(scenes, len(scenes), own)
+    return FirstPairs(pairs, len(pairs), own)

@@ -5,7 +5,7 @@ are equal, and nothing needs to be stored.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -231,3 +231,19 @@ class EmojiScenes:
         scene, text, random = self.scene(index)
         picture = scene.render(self.sprites, self.size, random)
         return Pair(image=picture, captions=(text,), key=f"{self.language}-{self.seed}-{index}")
+
+
+@dataclass(frozen=True, slots=True)
+class ShuffledCaptions:
+    """The control whose branch can learn nothing of words: each scene has another one's caption."""
+
+    scenes: EmojiScenes
+    """The scenes, in their order."""
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> Pair:
+        pair = self.scenes[index]
+        another = self.scenes.scene((index + len(self) // 2) % len(self))[1]
+        return replace(pair, captions=(another,), key=f"{pair.key}-shuffled")

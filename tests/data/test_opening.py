@@ -1,0 +1,39 @@
+"""Data sets by name: the emoji world's scenes and their controls."""
+
+import pytest
+
+from bridge_diffusion.data import open_dataset
+from bridge_diffusion.errors import BridgeError
+
+
+def test_the_controls_show_the_same_scenes_with_other_captions() -> None:
+    native, english, shuffled = (
+        open_dataset(f"emoji:zh{words}", 32, 0, limit=40) for words in ("", ":english", ":shuffled")
+    )
+    assert len(native) == len(english) == len(shuffled) == 40
+    for index in range(40):
+        # The same scene, but for the jitter: drawing a caption takes its part of the randomness.
+        assert native.dataset.scene(index)[0] == english.dataset.scene(index)[0]
+        assert native[index].image.tobytes() == shuffled[index].image.tobytes()
+        assert english[index].captions[0].isascii() or "’" in english[index].captions[0]
+        assert shuffled[index].captions == native[(index + 20) % 40].captions
+    assert any(letter >= "\u4e00" for letter in native[0].captions[0])
+
+
+def test_controls_are_told_apart_by_their_fingerprints() -> None:
+    specs = ("emoji:zh", "emoji:zh:english", "emoji:zh:shuffled", "emoji:ja")
+    prints = {getattr(open_dataset(spec, 32, 0, limit=70), "fingerprint") for spec in specs}  # noqa: B009
+    assert len(prints) == len(specs)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("emoji:zh:backwards", "all, english, shuffled"),
+        ("emoji:xx", "no captions in 'xx'"),
+        ("nowhere", "no data at 'nowhere'"),
+    ],
+)
+def test_what_there_is_not_is_said(spec: str, said: str) -> None:
+    with pytest.raises(BridgeError, match=said):
+        open_dataset(spec, 32, 0)
