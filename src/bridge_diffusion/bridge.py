@@ -20,7 +20,7 @@ from bridge_diffusion.models.config import (
     model_card,
     published_config,
 )
-from bridge_diffusion.models.convert import read_branch, read_json
+from bridge_diffusion.models.convert import read_branch
 from bridge_diffusion.models.folder import (
     BRANCH_FOLDER,
     BRIDGE_FILE,
@@ -37,6 +37,7 @@ from bridge_diffusion.prompting import (
     pack_together,
     prompt_together,
 )
+from bridge_diffusion.reading import read_json
 from bridge_diffusion.text import EnglishEmbeddings, NativeEmbeddings, NativeTextEncoder
 
 __all__ = [

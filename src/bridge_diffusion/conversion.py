@@ -16,7 +16,8 @@ from bridge_diffusion.bridge import (
     published_branch_folder,
 )
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.models.convert import read_branch, read_json, write_published
+from bridge_diffusion.models.convert import read_branch, write_published
+from bridge_diffusion.reading import read_json
 from bridge_diffusion.text import RELEASE_ENCODING
 
 DTYPES = {

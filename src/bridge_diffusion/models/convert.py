@@ -6,17 +6,16 @@ missing or surplus one is an error.
 """
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.models.branch import BridgeBranch
+from bridge_diffusion.reading import read_json, read_weights
 
 PUBLISHED_CLASS = "ControlNetModelBDM"
 CONFIG_FILE = "config.json"
@@ -79,19 +78,6 @@ def write_published(branch: BridgeBranch, folder: Path) -> None:
     save_file(state, folder / WEIGHT_FILES[0], metadata={"format": "pt"})
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; `BridgeError` if it is missing or is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BridgeError(f"{path} is missing: is the folder complete?") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BridgeError(f"{path} cannot be read as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise BridgeError(f"{path} holds a {type(value).__name__}; a JSON object is needed")
-    return value
-
-
 def _from_published_config(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Any]:
     """The published config => ours: what is fixed is checked, what `is_xl` means is written out."""
     for name, value in _PUBLISHED_FIXED.items():
@@ -118,24 +104,7 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise BridgeError(f"{folder} holds no branch weights: {WEIGHT_FILES[0]} is missing")
-    if path.suffix == ".safetensors":
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise BridgeError(f"{path} is not a whole safetensors file: {error}") from None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise BridgeError(
-            f"{path} is a pickle that holds more than weights; it was not run: "
-            "get the safetensors file instead"
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError) as error:
-        first_line = str(error).partition("\n")[0]
-        raise BridgeError(f"{path} is not a whole weight file: {first_line}") from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise BridgeError(f"{path} holds no plain table of weights")
-    return state
+    return read_weights(path)
 
 
 def _check_keys(folder: Path, needed: dict[str, torch.Size], state: dict[str, Tensor]) -> None:

@@ -7,8 +7,8 @@ from bridge_diffusion.models.convert import (
     CONFIG_FILE,
     PUBLISHED_CLASS,
     WEIGHT_FILES,
-    read_json,
 )
+from bridge_diffusion.reading import read_json
 
 BRIDGE_FILE = "bridge.json"
 BRANCH_FOLDER = "branch"

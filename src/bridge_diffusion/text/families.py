@@ -4,7 +4,6 @@ A family is a Hugging Face `model_type` (with underscores). All give hidden stat
 `model(input_ids=..., attention_mask=...).last_hidden_state`.
 """
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.reading import read_json, read_weights
 
 log = logging.getLogger(__name__)
 
@@ -53,19 +52,6 @@ def model_folder(name: str | Path) -> Path:
             f"({type(error).__name__}); check the name and the connection"
         ) from error
     return folder
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises `BridgeError` where it is missing or none."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise BridgeError(f"{path.parent} holds no {path.name}; it is no text encoder") from error
-    except (OSError, ValueError) as error:
-        raise BridgeError(f"{path} is not readable JSON ({error}); fetch the file again") from error
-    if not isinstance(values, dict):
-        raise BridgeError(f"{path} holds no JSON object; fetch the file again")
-    return values
 
 
 def family_of(folder: Path) -> str:
@@ -201,18 +187,6 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
                 for key, tensor in read_weights(folder / shard).items()
             }
     raise BridgeError(f"{folder} holds no model.safetensors (nor pytorch_model.bin); fetch it")
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors of one file. Raises `BridgeError` for all but plain weights; runs no pickle."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch.load raises many kinds, each meaning: not plain weights
-        raise BridgeError(
-            f"{path} cannot be read as plain weights ({type(error).__name__}); fetch it again"
-        ) from error
 
 
 def _load_strictly(model: nn.Module, tensors: dict[str, Tensor], folder: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.reading import read_json
 from bridge_diffusion.text import families
 from bridge_diffusion.text.encoding import TextEncoding
 from bridge_diffusion.text.syntax import parse_prompt
@@ -200,7 +201,7 @@ def stored_encoding(folder: Path) -> TextEncoding | None:
     """What `save_pretrained` wrote beside a text encoder, or None."""
     if not (folder / ENCODING_FILE).is_file():
         return None
-    return TextEncoding.from_json(families.read_json(folder / ENCODING_FILE))
+    return TextEncoding.from_json(read_json(folder / ENCODING_FILE))
 
 
 def check_fit(model: PreTrainedModel, tokenizer: Any, encoding: TextEncoding) -> None:

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.reading import read_json, read_weights
 from bridge_diffusion.text import families
 
 PROJECTION_FILE = "projection.safetensors"
@@ -79,7 +80,7 @@ class ImageTower(nn.Module):
         model = _load(folder, _IMAGE_KINDS, "image tower")
         values = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
         if (folder / "preprocessor_config.json").is_file():
-            values |= families.read_json(folder / "preprocessor_config.json")
+            values |= read_json(folder / "preprocessor_config.json")
         return cls(model, values["image_mean"], values["image_std"])
 
     def save_pretrained(self, folder: Path) -> None:
@@ -118,7 +119,7 @@ class TeacherTower(nn.Module):
 
         The tokenizer may lie in the folder or, as in a Stable Diffusion folder, beside it.
         """
-        if families.read_json(folder / "config.json").get("model_type") in _TEACHER_KINDS:
+        if read_json(folder / "config.json").get("model_type") in _TEACHER_KINDS:
             model = _load(folder, _TEACHER_KINDS, "teacher")
             family = "clip"
         else:
@@ -161,12 +162,12 @@ def pooled_state(
 
 def _stored_projection(folder: Path) -> Tensor | None:
     own = folder / PROJECTION_FILE
-    tensors = families.read_weights(own) if own.is_file() else families.read_tensors(folder)
+    tensors = read_weights(own) if own.is_file() else families.read_tensors(folder)
     return tensors.get(PROJECTION_KEY)
 
 
 def _load(folder: Path, kinds: dict[str, type[PreTrainedModel]], what: str) -> PreTrainedModel:
-    model_type = families.read_json(folder / "config.json").get("model_type")
+    model_type = read_json(folder / "config.json").get("model_type")
     if model_type not in kinds:
         raise BridgeError(
             f"{folder} is of type {model_type!r} and no {what}; use one of {', '.join(kinds)}"
