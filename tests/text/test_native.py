@@ -210,7 +210,7 @@ class TestMistakes:
         shutil.copytree(request.getfixturevalue(folder), tmp_path, dirs_exist_ok=True)
         weights = tmp_path / "model.safetensors"
         weights.write_bytes(weights.read_bytes()[:1000])
-        with pytest.raises(BridgeError, match="cannot be read|is not a whole"):
+        with pytest.raises(BridgeError, match=r"cannot be read|is not a whole"):
             NativeTextEncoder.from_pretrained(tmp_path)
 
     @pytest.mark.parametrize("folder", ["bert_folder", "chinese_clip_folder"])
@@ -235,7 +235,7 @@ class TestMistakes:
         (tmp_path / "model.safetensors").unlink()
         marker = tmp_path / "executed"
         torch.save({"weight": _Touch(str(marker))}, tmp_path / "pytorch_model.bin")
-        with pytest.raises(BridgeError, match="cannot be read|it was not run"):
+        with pytest.raises(BridgeError, match=r"cannot be read|it was not run"):
             NativeTextEncoder.from_pretrained(tmp_path)
         assert not marker.exists()
 
