@@ -26,7 +26,7 @@ format: $(INSTALLED)
 
 # Scores the weights in the repository again; trains nothing.
 results: $(INSTALLED)
-	$(BIN)/bdm evaluate world --language zh --out results --docs docs
+	$(BIN)/bdm evaluate world --language zh --out docs
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel
