@@ -62,6 +62,7 @@ def draw_demo(
     pipe: Any, bridge: Bridge, *, steps: int = 25, guidance: float = 5.0, seed: int = 0
 ) -> Image.Image:
     """The labelled grid: a row a prompt, a column a way to draw it, one seed for all."""
+    pipe.set_progress_bar_config(disable=True)
     prompts = demo_prompts()
     native = [prompt.native for prompt in prompts]
 
