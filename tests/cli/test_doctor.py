@@ -105,6 +105,15 @@ def test_a_model_of_another_prediction(examine: Callable, own_model: Path) -> No
     assert (code, checks["scheduler"][0]) == (1, "failed")
 
 
+def test_a_model_and_a_bridge_of_the_same_other_prediction(
+    examine: Callable, own_model: Path, own_bridge: Path
+) -> None:
+    edit_json(own_model / "scheduler/scheduler_config.json", prediction_type="v_prediction")
+    edit_json(own_bridge / "bridge.json", prediction_type="v_prediction")
+    code, checks = examine(model=own_model, bridge=own_bridge)
+    assert (code, checks["scheduler"][0]) == (0, "passed")
+
+
 def test_notes_do_not_fail(examine: Callable, own_bridge: Path) -> None:
     edit_json(own_bridge / "bridge.json", scheduler={"final_sigmas_type": "sigma_min"})
     edit(

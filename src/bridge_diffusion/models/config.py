@@ -21,6 +21,7 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "family": str,
     "text_encoding": Mapping,
     "native_width": int,
+    "prediction_type": str,
     "scheduler": Mapping,
     "languages": (list, tuple),
     "licence": str,
@@ -39,6 +40,8 @@ class BridgeConfig:
     """How native prompts are encoded: as in the branch's training."""
     native_width: int
     """Width of the native hidden states."""
+    prediction_type: str = "epsilon"
+    """What the backbone of its training predicts: "epsilon" (noise) or "v_prediction"."""
     scheduler: Mapping[str, Any] = field(default_factory=dict)
     """Settings that it expects of a DPM-Solver++ scheduler; empty where the defaults are right."""
     languages: tuple[str, ...] = ()

@@ -145,7 +145,11 @@ def _starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs
     generator = torch.Generator().manual_seed(request.seed)
     branch = BridgeBranch.from_backbone(pipe.unet, text.width, generator=generator)
     config = BridgeConfig(
-        family="sd15", text_encoding=text.encoding, native_width=text.width, **card
+        family="sd15",
+        text_encoding=text.encoding,
+        native_width=text.width,
+        prediction_type=pipe.scheduler.config.prediction_type,
+        **card,
     )
     return Bridge(branch, text, config)
 
