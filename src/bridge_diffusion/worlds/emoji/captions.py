@@ -9,8 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bridge_diffusion.worlds.emoji.concepts import Concept
-
 SINGLE_KINDS = (
     "single",
     "single_small",
@@ -87,8 +85,3 @@ def half_caption(language: str, kind: str, concept_name: str, second: bool, colo
         return bilingual[layout]["native"][language].format(B=concept_name)
     single = "single_left" if kind == "pair_left_right" else "single_top"
     return caption(language, single, (concept_name,), (colour,))
-
-
-def name_of(concept: Concept, language: str) -> str:
-    """The name a caption uses."""
-    return concept.names[language]

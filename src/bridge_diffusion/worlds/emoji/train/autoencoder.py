@@ -12,13 +12,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bridge_diffusion.data.pairs import PairDataset
+from bridge_diffusion.data.pixels import to_pixels
 from bridge_diffusion.training.loop import Batch
 
 
 def pixels(images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
     """RGB pictures, uint8 0..255 => float -1..1."""
-    stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.stack([to_pixels(image) for image in images])
 
 
 def pictures(images: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:

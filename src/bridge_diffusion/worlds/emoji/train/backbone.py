@@ -51,8 +51,9 @@ class EncodedScenes:
     """Last hidden state of each distinct caption, float16; row 0 is the empty prompt."""
 
     def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: getattr(self, name).contiguous() for name in self.__slots__}, path)
+        partial = path.with_suffix(".partial")
+        save_file({name: getattr(self, name).contiguous() for name in self.__slots__}, partial)
+        partial.rename(path)
 
     @classmethod
     def load(cls, path: Path) -> "EncodedScenes":

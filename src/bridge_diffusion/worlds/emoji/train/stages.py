@@ -4,6 +4,7 @@ Each stage is a run of the one training loop in a folder of its own under `root`
 the next one reads. A stage may start from weights that another run exported.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
+from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.checkpoint import atomic_folder
 from bridge_diffusion.training.loop import Task, TrainResult, train
@@ -171,7 +173,11 @@ def _unet(build: WorldBuild) -> Task:
     text_encoder = CLIPTextModel.from_pretrained(clip / "text_encoder").to(build.device).eval()
     tokenizer = CLIPTokenizer.from_pretrained(clip / "tokenizer")
     data = build.scenes(recipe.english(), recipe.scenes)
-    encoded = build.root / "unet-scenes.safetensors"
+    # Named by all that decides it, so that a stale one is never read.
+    identity = (module_hash(vae), vae.config.scaling_factor, module_hash(text_encoder))
+    rest = (recipe.name, recipe.size, recipe.scenes, sorted(recipe.kinds.items()), build.seed)
+    key = hashlib.sha256(repr((*identity, *rest)).encode()).hexdigest()[:16]
+    encoded = build.root / f"unet-scenes-{key}.safetensors"
     if not encoded.exists():
         EncodedScenes.encode(data, vae, text_encoder, tokenizer).save(encoded)
     scenes = EncodedScenes.load(encoded)
