@@ -52,7 +52,7 @@ def test_pictures_stay_the_same() -> None:
     for index in range(50):
         pair = dataset[index]
         digest.update(pair.image.tobytes() + pair.captions[0].encode() + pair.key.encode())
-    expected = "6b36812dfb3089696631c9cc53eebfa105c3d8a6f624390680cefacf823ecaba"
+    expected = "b907c569c37c146f5d75ce49f04a2c13d1a38750457ea0e991b5553c34d7dfe8"
     assert digest.hexdigest() == expected
 
 
@@ -108,6 +108,18 @@ def test_half_pair_captions_name_what_is_there(noto: Sprites) -> None:
         scene, text, _ = dataset.scene(index)
         first, second = (concept.names["zh"] for concept in scene.concepts)
         assert (first in text and "左" in text) or (second in text and "右" in text)
+
+
+def test_held_out_concepts_are_drawn_as_often_as_asked() -> None:
+    concepts = small_world("zh")
+    held_out = sum(concept.held_out for concept in concepts)
+    random = np.random.default_rng(0)
+    for weight in (1.0, 2.0):
+        drawn = [draw_scene(concepts, {"single": 1.0}, random, weight) for _ in range(3000)]
+        share = sum(scene.concepts[0].held_out for scene in drawn) / len(drawn)
+        assert share == pytest.approx(
+            weight * held_out / (len(concepts) + (weight - 1) * held_out), abs=0.03
+        )
 
 
 def test_draw_scene_takes_the_given_concepts() -> None:

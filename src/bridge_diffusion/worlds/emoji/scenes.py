@@ -50,6 +50,8 @@ DEFAULT_KINDS = {
     "gradient_top_bottom": 0.03,
 }
 
+_BRIDGE_HELD_OUT_WEIGHT = 2.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
@@ -99,14 +101,21 @@ def _background(colours: Sequence[str], size: int) -> Image.Image:
 
 
 def draw_scene(
-    concepts: Sequence[Concept], kinds: dict[str, float], random: np.random.Generator
+    concepts: Sequence[Concept],
+    kinds: dict[str, float],
+    random: np.random.Generator,
+    held_out_weight: float = 1.0,
 ) -> Scene:
     """A random scene that is not among the scored ones."""
+    shares = None
+    if held_out_weight != 1.0:
+        shares = np.array([held_out_weight if c.held_out else 1.0 for c in concepts])
+        shares /= shares.sum()
     names, weights = list(kinds), np.array(list(kinds.values()))
     while True:
         kind = names[random.choice(len(names), p=weights / weights.sum())]
         count = 2 if kind.startswith("pair") else 1
-        chosen = random.choice(len(concepts), size=count, replace=False)
+        chosen = random.choice(len(concepts), size=count, replace=False, p=shares)
         shades = 2 if kind.startswith("gradient") else 1
         colours = random.choice(default_colours(), size=shades, replace=False)
         scene = Scene(
@@ -183,6 +192,9 @@ class EmojiScenes:
     """Weights of the kinds of scene."""
     mix: CaptionMix = field(default_factory=CaptionMix)
     """How often captions tell less than all."""
+    held_out_weight: float = 1.0
+    """How many times as often as others a held-out concept is drawn: a bridge has them to learn,
+    while it has the others only to name."""
 
     @classmethod
     def shipped(cls, *, language: str, size: int, seed: int = 0, count: int = 1_000_000) -> Self:
@@ -199,6 +211,7 @@ class EmojiScenes:
             size=size,
             count=count,
             seed=seed,
+            held_out_weight=_BRIDGE_HELD_OUT_WEIGHT,
         )
 
     @classmethod
@@ -213,7 +226,13 @@ class EmojiScenes:
         concepts = all_concepts()
         sprites = Sprites.draw("noto", [concept.codepoints for concept in concepts])
         return cls(
-            concepts=concepts, sprites=sprites, language=language, size=size, count=count, seed=seed
+            concepts=concepts,
+            sprites=sprites,
+            language=language,
+            size=size,
+            count=count,
+            seed=seed,
+            held_out_weight=_BRIDGE_HELD_OUT_WEIGHT,
         )
 
     def __len__(self) -> int:
@@ -224,7 +243,7 @@ class EmojiScenes:
         if not 0 <= index < self.count:
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
-        scene = draw_scene(self.concepts, self.kinds, random)
+        scene = draw_scene(self.concepts, self.kinds, random, self.held_out_weight)
         return scene, scene_caption(scene, self.language, self.mix, random), random
 
     def __getitem__(self, index: int) -> Pair:
