@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.models.config import family_of
+from bridge_diffusion.training.attention import prefer_plain_attention
 from bridge_diffusion.training.examples import Examples
 from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import Batch
@@ -103,6 +104,8 @@ class BranchTask:
         bridge.text_encoder.to(device)
         pipe.unet.requires_grad_(False).eval().to(memory_format=torch.channels_last)
         pipe.set_progress_bar_config(disable=True)
+        for net in (pipe.unet, bridge.branch):
+            prefer_plain_attention(net, latent_side=pipe.unet.config.sample_size, device=device)
         if options.gradient_checkpointing:
             bridge.branch.enable_gradient_checkpointing()
             pipe.unet.enable_gradient_checkpointing()

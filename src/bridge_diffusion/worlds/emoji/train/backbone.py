@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from bridge_diffusion.data.pairs import PairDataset
+from bridge_diffusion.training.attention import prefer_plain_attention
 from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.worlds.emoji.train.autoencoder import pictures, pixels
 
@@ -109,11 +110,13 @@ class BackboneTask:
         prompts: Sequence[str],
         batch_size: int,
         seed: int,
+        device: str,
     ):
         self.unet, self.scenes, self.prompts = unet, scenes, prompts
         self.parts = pipeline_parts
         self.batch_size, self.seed = batch_size, seed
         self.scheduler = DDPMScheduler(**SCHEDULE)
+        prefer_plain_attention(unet, latent_side=unet.config.sample_size, device=device)
 
     @property
     def module(self) -> nn.Module:

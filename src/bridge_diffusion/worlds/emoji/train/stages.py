@@ -200,6 +200,7 @@ def _unet(build: WorldBuild) -> Task:
         prompts=SAMPLE_PROMPTS,
         batch_size=recipe.stages["unet"].batch_size,
         seed=build.seed,
+        device=build.device,
     )
 
 
