@@ -118,11 +118,18 @@ def train(
         list[str] | None,
         typer.Argument(
             help="Which of autoencoder, clip, unet, text and branch, in this order; all of them "
-            "if none is named."
+            "if none is named, of a control the last two."
         ),
     ] = None,
     recipe: Annotated[str, typer.Option(help="Size of the world: debug, cpu or full.")] = "cpu",
     language: Annotated[str, typer.Option(help="Language of text encoder and branch.")] = "zh",
+    control: Annotated[
+        str | None,
+        typer.Option(
+            help="Train a control's text and branch on the same pictures: english (captions in "
+            "English) or shuffled (captions of other pictures)."
+        ),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(help="Weights that an earlier run exported, to start one English stage from."),
@@ -142,20 +149,22 @@ def train(
 
     quiet_libraries()
     from bridge_diffusion.worlds.emoji.train.recipes import find_recipe
-    from bridge_diffusion.worlds.emoji.train.whole import WHOLE, WholeBuild
+    from bridge_diffusion.worlds.emoji.train.whole import WHOLE, WholeBuild, find_control
 
     _check_language(language)
     build = WholeBuild(
         recipe=find_recipe(recipe),
         root=out,
         language=language,
+        control=find_control(control),
         device=device,
         seed=seed,
         start=start,
         seconds=None if minutes is None else 60 * minutes,
     )
+    usual = WHOLE if control is None else ("text", "branch")
     build.run(
-        stages or WHOLE, on_result=lambda stage, result: typer.echo(f"{stage}\t{result.export}")
+        stages or usual, on_result=lambda stage, result: typer.echo(f"{stage}\t{result.export}")
     )
 
 

@@ -7,10 +7,12 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.bridge import Bridge
+from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.text import NativeTextEncoder
 from bridge_diffusion.training.loop import TrainResult
 from bridge_diffusion.worlds.emoji.train.recipes import DEBUG
-from bridge_diffusion.worlds.emoji.train.whole import WHOLE, WholeBuild
+from bridge_diffusion.worlds.emoji.train.whole import WHOLE, Control, WholeBuild, find_control
 
 pytest.importorskip("skia", reason="drawing needs the extra `world`")
 
@@ -37,6 +39,24 @@ def test_the_whole_world_ends_in_a_bridge_that_changes_the_picture(tmp_path: Pat
     assert not torch.equal(draw(bridge.prompt("红包")), plain)
     assert not torch.equal(draw(bridge.prompt("红包")), draw(bridge.prompt("熊猫")))
 
+    english = train_control(tmp_path, "english")
+    assert english.config.languages == ("en",)
+    assert same_weights(english.text_encoder, bridge.text_encoder) is False
+    shuffled = train_control(tmp_path, "shuffled")
+    assert shuffled.config.languages == ("zh",)
+    assert same_weights(shuffled.text_encoder, bridge.text_encoder) is True
+
+
+def train_control(root: Path, control: Control) -> Bridge:
+    done: dict[str, TrainResult] = {}
+    build = WholeBuild(recipe=DEBUG, root=root, control=control)
+    build.run(["text", "branch"], done.__setitem__)
+    return Bridge.from_pretrained(done["branch"].export)
+
+
+def same_weights(one: NativeTextEncoder, other: NativeTextEncoder) -> bool:
+    return module_hash(one.model) == module_hash(other.model)
+
 
 def test_mistaken_stages_are_told_before_anything_is_trained(tmp_path: Path) -> None:
     build = WholeBuild(recipe=DEBUG, root=tmp_path / "world")
@@ -47,4 +67,9 @@ def test_mistaken_stages_are_told_before_anything_is_trained(tmp_path: Path) -> 
     several = WholeBuild(recipe=DEBUG, root=tmp_path / "world", start=tmp_path)
     with pytest.raises(BridgeError, match="2 stages are named: clip, unet"):
         several.run(["clip", "unet"], print)
+    control = WholeBuild(recipe=DEBUG, root=tmp_path / "world", control="shuffled")
+    with pytest.raises(BridgeError, match="name the stages text and branch"):
+        control.run(WHOLE, print)
+    with pytest.raises(BridgeError, match="no control 'backwards'; there are english, shuffled"):
+        find_control("backwards")
     assert not (tmp_path / "world").exists()
