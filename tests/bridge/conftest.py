@@ -6,15 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.text import (
@@ -25,7 +19,6 @@ from bridge_diffusion.text import (
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "case-a-sd15"
-WEIGHTS = GOLDEN / "weights"
 
 
 @pytest.fixture(scope="session")
@@ -41,38 +34,19 @@ def expected() -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def weights(reference_weights: Path) -> Path:
-    return reference_weights
-
-
-@pytest.fixture
-def pipe(reference_weights: Path) -> StableDiffusionPipeline:
-    """The reference's own parts in a stock pipeline."""
-    pipe = StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(WEIGHTS / "vae"),
-        unet=UNet2DConditionModel.from_pretrained(reference_weights / "unet"),
-        text_encoder=CLIPTextModel.from_pretrained(WEIGHTS / "text_encoder"),
-        tokenizer=CLIPTokenizer.from_pretrained(WEIGHTS / "tokenizer"),
-        scheduler=DPMSolverMultistepScheduler.from_pretrained(WEIGHTS / "scheduler"),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-@pytest.fixture
-def text_encoder() -> NativeTextEncoder:
+def text_encoder(reference_weights: Path) -> NativeTextEncoder:
+    """Its tokenizer lies in a folder of its own, as in the release."""
     return NativeTextEncoder.from_pretrained(
-        WEIGHTS / "native_text_encoder", RELEASE_ENCODING, tokenizer=WEIGHTS / "native_tokenizer"
+        reference_weights / "native_text_encoder",
+        RELEASE_ENCODING,
+        tokenizer=reference_weights / "native_tokenizer",
     )
 
 
 @pytest.fixture
-def bridge(text_encoder: NativeTextEncoder) -> Bridge:
+def bridge(reference_weights: Path, text_encoder: NativeTextEncoder) -> Bridge:
     """The published branch with its text encoder, not attached."""
-    return Bridge.from_pretrained(WEIGHTS / "controlnet", text_encoder=text_encoder)
+    return Bridge.from_pretrained(reference_weights / "controlnet", text_encoder=text_encoder)
 
 
 @pytest.fixture

@@ -109,17 +109,17 @@ def test_a_failed_save_leaves_the_old_one(
 
 
 def test_a_whole_published_pipeline_folder_loads(
-    weights: Path, text_encoder: NativeTextEncoder
+    reference_weights: Path, text_encoder: NativeTextEncoder
 ) -> None:
-    bridge = Bridge.from_pretrained(weights, text_encoder=text_encoder)
+    bridge = Bridge.from_pretrained(reference_weights, text_encoder=text_encoder)
     assert bridge.config.scheduler["final_sigmas_type"] == "sigma_min"
     with pytest.raises(BridgeError, match="chinese-clip"):
-        Bridge.from_pretrained(weights)
+        Bridge.from_pretrained(reference_weights)
 
 
-def test_what_is_no_bridge_is_said_so(weights: Path, tmp_path: Path) -> None:
+def test_what_is_no_bridge_is_said_so(reference_weights: Path, tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="is it the folder of a bridge"):
-        Bridge.from_pretrained(weights / "unet")
+        Bridge.from_pretrained(reference_weights / "unet")
     with pytest.raises(BridgeError, match="not a folder"):
         Bridge.from_pretrained(tmp_path / "nowhere")
 
@@ -158,22 +158,22 @@ def test_pipelines_that_do_not_fit_are_refused_untouched(
 
 
 def test_a_bridge_has_one_backbone(
-    attached: Bridge, pipe: StableDiffusionPipeline, weights: Path
+    attached: Bridge, pipe: StableDiffusionPipeline, reference_weights: Path
 ) -> None:
     other = StableDiffusionPipeline.from_pipe(pipe)
-    other.unet = UNet2DConditionModel.from_pretrained(weights / "unet")
+    other.unet = UNet2DConditionModel.from_pretrained(reference_weights / "unet")
     with pytest.raises(BridgeError, match="attached to another UNet"):
         attached.attach(other)
     assert attached.attach(pipe) is attached, "attaching again to the same one is harmless"
 
 
 def test_a_bridge_is_never_ignored_in_silence(
-    bridge: Bridge, pipe: StableDiffusionPipeline, weights: Path
+    bridge: Bridge, pipe: StableDiffusionPipeline, reference_weights: Path
 ) -> None:
     with pytest.raises(BridgeError, match="not attached"):
         bridge.prompt(NATIVE)
     bridge.attach(pipe)
-    pipe.unet = UNet2DConditionModel.from_pretrained(weights / "unet")
+    pipe.unet = UNet2DConditionModel.from_pretrained(reference_weights / "unet")
     with pytest.raises(BridgeError, match="another UNet2DConditionModel"):
         bridge.prompt(NATIVE)
 

@@ -17,15 +17,16 @@ from bridge_diffusion.worlds.emoji.concepts import find_concept
 QUICK = WorldOptions(steps=1, batch_size=4)
 
 
-def test_all_conditions_are_drawn_and_scored(pipe, bridge, make_bridge, concepts, untrained):
+def test_all_conditions_are_drawn_and_scored(pipe, bridge, new_release_bridge, concepts, untrained):
     done = []
     scheduler = pipe.scheduler
+    pipe.set_progress_bar_config(desc="mine")
     result = evaluate_world(
         pipe,
         bridge.attach(pipe),
         QUICK,
         concepts=concepts,
-        controls={"other": make_bridge()},
+        controls={"other": new_release_bridge()},
         evaluator=untrained(concepts),
         progress=lambda count, total: done.append((count, total)),
     )
@@ -41,11 +42,11 @@ def test_all_conditions_are_drawn_and_scored(pipe, bridge, make_bridge, concepts
     # The pipeline is as it was.
     assert bridge.attached
     assert pipe.scheduler is scheduler
-    assert not pipe._progress_bar_config
+    assert pipe._progress_bar_config == {"desc": "mine"}
 
 
-def test_each_route_draws_with_its_own_bridge(pipe, bridge, make_bridge, concepts):
-    other = make_bridge()
+def test_each_route_draws_with_its_own_bridge(pipe, bridge, new_release_bridge, concepts):
+    other = new_release_bridge()
     with torch.no_grad():
         for weight in other.branch.parameters():
             weight.mul_(1.5)
@@ -152,7 +153,9 @@ def test_a_concept_that_the_evaluator_lacks(pipe, bridge, concepts, untrained):
         )
 
 
-def test_a_control_may_not_take_a_route_s_name(pipe, bridge, make_bridge, concepts, untrained):
+def test_a_control_may_not_take_a_route_s_name(
+    pipe, bridge, new_release_bridge, concepts, untrained
+):
     for name in ("backbone", "bridge", "drawing"):
         with pytest.raises(BridgeError, match=name):
             evaluate_world(
@@ -160,6 +163,6 @@ def test_a_control_may_not_take_a_route_s_name(pipe, bridge, make_bridge, concep
                 bridge,
                 QUICK,
                 concepts=concepts,
-                controls={name: make_bridge()},
+                controls={name: new_release_bridge()},
                 evaluator=untrained(concepts),
             )

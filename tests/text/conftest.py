@@ -39,16 +39,6 @@ def expected() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
-def chinese_clip_folder(tmp_path_factory) -> Path:
-    """The reference cases' native encoder with its tokenizer, as one model folder."""
-    folder = tmp_path_factory.mktemp("chinese-clip")
-    for part in ("native_text_encoder", "native_tokenizer"):
-        for file in (WEIGHTS / part).iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
-    return folder
-
-
-@pytest.fixture(scope="session")
 def release_encoder(chinese_clip_folder) -> NativeTextEncoder:
     return NativeTextEncoder.from_pretrained(chinese_clip_folder, RELEASE_ENCODING)
 

@@ -30,12 +30,14 @@ def pairs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def request_for(model_folder: Path, text_folder: Path, pairs: Path, tmp_path: Path) -> TrainRequest:
+def request_for(
+    reference_weights: Path, chinese_clip_folder: Path, pairs: Path, tmp_path: Path
+) -> TrainRequest:
     return TrainRequest(
         data=str(pairs),
         out=tmp_path / "runs" / "zh",
-        model=str(model_folder),
-        text_encoder=str(text_folder),
+        model=str(reference_weights),
+        text_encoder=str(chinese_clip_folder),
         recipe="debug",
         size=32,
         device="cpu",

@@ -107,8 +107,8 @@ def test_features_that_are_not_finite(make_colours, tower, tmp_path):
         cache_image_features(tmp_path, make_colours(size=8), broken)
 
 
-def test_teacher_features_belong_to_the_translations(text_folder, tmp_path):
-    teacher = TeacherTower.from_folder(text_folder)
+def test_teacher_features_belong_to_the_translations(chinese_clip_folder, tmp_path):
+    teacher = TeacherTower.from_folder(chinese_clip_folder)
     store = cache_teacher_features(tmp_path, PAIRS, teacher)
     found = features_by_caption(CachedTargets(store, batch_size=2, seed=0), 1)
     for english, native in PAIRS:

@@ -87,8 +87,8 @@ def test_chinese_clip_starts_with_its_own_projection(chinese_clip):
     assert other.projection.weight.shape == (9, 16)
 
 
-def test_an_earlier_export_goes_on_with_its_projection(text_folder, tmp_path):
-    for file in text_folder.iterdir():
+def test_an_earlier_export_goes_on_with_its_projection(chinese_clip_folder, tmp_path):
+    for file in chinese_clip_folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     projection = torch.randn(6, 48)
     save_file({PROJECTION_KEY: projection}, tmp_path / "projection.safetensors")
@@ -149,15 +149,15 @@ def test_a_stable_diffusion_text_encoder_teaches_with_the_tokenizer_beside_it():
     torch.testing.assert_close(teacher(["a red fox"]), model(**tokens).pooler_output)
 
 
-def test_a_chinese_clip_can_teach(text_folder):
-    teacher = TeacherTower.from_folder(text_folder)
+def test_a_chinese_clip_can_teach(chinese_clip_folder):
+    teacher = TeacherTower.from_folder(chinese_clip_folder)
     assert teacher(["红色", "雪"]).shape == (2, 48)
     torch.testing.assert_close(teacher(["红色", "雪地的狐狸"])[:1], teacher(["红色"]))
 
 
-def test_a_folder_of_another_kind(text_folder, tmp_path):
+def test_a_folder_of_another_kind(chinese_clip_folder, tmp_path):
     with pytest.raises(BridgeError, match=r"'chinese_clip_text_model' and no image tower; use one"):
-        ImageTower.from_folder(text_folder)
+        ImageTower.from_folder(chinese_clip_folder)
     CLIPVisionModelWithProjection(CLIPConfig(vision_config=VISION).vision_config).save_pretrained(
         tmp_path
     )
