@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bridge_diffusion.data import PairFolder, UnreadablePicture, open_dataset
+from bridge_diffusion.data import PairFolder, UnreadablePicture
 from bridge_diffusion.data.pairs import fingerprint
 from bridge_diffusion.data.pixels import fit_square, to_pixels
 from bridge_diffusion.errors import BridgeError
@@ -24,7 +24,7 @@ def put(folder: Path, name: str, caption: str | None, colour: str = "red") -> Pa
 def test_pairs_come_by_path_with_a_caption_a_line(tmp_path: Path) -> None:
     put(tmp_path, "b.png", "红包\n\n 一个红包 \n")
     put(tmp_path, "a/c.jpg", "\ufeff月饼")
-    data = open_dataset(str(tmp_path), 32, 0)
+    data = PairFolder(tmp_path)
     assert [(pair.key, pair.captions) for pair in (data[0], data[1])] == [
         ("a/c.jpg", ("月饼",)),
         ("b.png", ("红包", "一个红包")),
@@ -78,13 +78,13 @@ def test_the_fingerprint_changes_with_any_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "words"),
-    [("missing", "no data at"), ("empty", "holds no picture with a caption"), ("bad", "UTF-8")],
+    [("missing", "is no folder"), ("empty", "holds no picture with a caption"), ("bad", "UTF-8")],
 )
 def test_what_is_no_data_set_is_refused(tmp_path: Path, spec: str, words: str) -> None:
     (tmp_path / "empty").mkdir()
     put(tmp_path, "bad/a.png", "x").with_suffix(".txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BridgeError, match=words):
-        open_dataset(str(tmp_path / spec), 32, 0)
+        PairFolder(tmp_path / spec)
 
 
 def test_pixels_are_the_middle_square_from_minus_one_to_one() -> None:

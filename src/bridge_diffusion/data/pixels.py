@@ -1,5 +1,6 @@
-"""Pictures => pixels of the size that a model is trained at."""
+"""Pictures <=> pixels of the size that a model is trained at."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,3 +42,14 @@ def to_pixels(image: Image.Image) -> Float[Tensor, "3 height width"]:
     """RGB, uint8 0..255 => float -1..1."""
     values = torch.from_numpy(np.array(image, dtype=np.uint8))
     return values.permute(2, 0, 1).float() / 127.5 - 1
+
+
+def pixel_batch(images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
+    """RGB pictures of one size, uint8 0..255 => float -1..1."""
+    return torch.stack([to_pixels(image) for image in images])
+
+
+def to_pictures(pixels: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
+    """Float -1..1 => RGB pictures, uint8 0..255; what lies outside is clipped."""
+    rounded = ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(picture) for picture in rounded]

@@ -8,7 +8,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.bridge import Bridge, BridgeConfig
-from bridge_diffusion.data import open_dataset
 from bridge_diffusion.data.pairs import PairDataset, UnreadablePicture, fingerprint
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
@@ -28,6 +27,7 @@ from bridge_diffusion.training.examples import (
     captions_of,
 )
 from bridge_diffusion.training.loop import TrainResult, train
+from bridge_diffusion.training.opening import open_dataset
 from bridge_diffusion.training.recipes import BranchRecipe
 from bridge_diffusion.training.request import TrainRequest
 from bridge_diffusion.training.run_folder import check_run

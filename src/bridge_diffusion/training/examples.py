@@ -6,7 +6,6 @@ everything once, before training, and reads it back from the disk.
 
 import hashlib
 import json
-import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,8 +18,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from bridge_diffusion.data.pairs import Pair, PairDataset, UnreadablePicture, fingerprint
+from bridge_diffusion.data.pairs import PairDataset, fingerprint
 from bridge_diffusion.data.pixels import fit_square, to_pixels
+from bridge_diffusion.data.readable import (
+    ReadablePairs,
+    encode_pictures,
+    readable,
+    unreadable,
+)
 from bridge_diffusion.data.store import Item, TensorStore, build_store, module_hash
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.text import NativeTextEncoder, TextEncoding
@@ -28,8 +33,6 @@ from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.order import Pick
 
 Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny
-
-_log = logging.getLogger(__name__)
 
 #: Changes when the meaning of the stored numbers does, so that older caches are made anew.
 _CACHE_FORMAT = 1
@@ -67,18 +70,22 @@ class LiveExamples:
     def __init__(
         self, dataset: PairDataset, vae: Autoencoder, text: NativeTextEncoder, *, size: int
     ) -> None:
-        self._dataset, self._vae, self._text, self._size = dataset, vae, text, size
-        self.skipped: dict[str, str] = {}
-        """Unreadable pictures met so far: why, by name."""
+        self._vae, self._text, self._size = vae, text, size
+        self._pairs, self._indices = ReadablePairs(dataset), range(len(dataset))
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self._indices)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Unreadable pictures met so far: why, by name."""
+        return self._pairs.skipped
 
     def batch(self, picks: Sequence[Pick]) -> Batch:
         """Pixels, -1..1, and captions; the pair after an unreadable one stands in for it."""
         pixels, captions = [], []
         for pick in picks:
-            pair = self._readable(pick.index)
+            pair = self._pairs.pair_among(self._indices, pick.index)
             pixels.append(to_pixels(fit_square(pair.image, self._size)))
             captions.append(pick.caption_of(pair.captions))
         return {"pixels": torch.stack(pixels), "captions": captions}
@@ -90,18 +97,6 @@ class LiveExamples:
         latents = encode_pixels(self._vae, batch["pixels"])
         return Encoded(latents=latents, states=native.hidden.float(), mask=native.mask)
 
-    def _readable(self, index: int) -> Pair:
-        count = len(self._dataset)
-        for offset in range(count):
-            try:
-                return self._dataset[(index + offset) % count]
-            except UnreadablePicture as unreadable:
-                if unreadable.key not in self.skipped:
-                    _log.warning("skipped: %s", unreadable)
-                    self.skipped[unreadable.key] = unreadable.reason
-        first = next(iter(self.skipped))
-        raise BridgeError(f"none of the {count} pictures can be read; look at {first}")
-
 
 class CachedExamples:
     """Latents and text states that were encoded once, read back from the disk."""
@@ -109,14 +104,10 @@ class CachedExamples:
     def __init__(self, pictures: TensorStore, texts: TensorStore) -> None:
         """Stores as `cache_pictures` and `cache_texts` make them."""
         self._pictures, self._texts = pictures, texts
-        self._usable = [i for i, note in enumerate(pictures.notes) if "unreadable" not in note]
+        self._usable = readable(pictures)
         self._text_of = {caption: i for i, caption in enumerate(texts.notes)}
-        self.skipped: dict[str, str] = {
-            note["key"]: note["unreadable"] for note in pictures.notes if "unreadable" in note
-        }
+        self.skipped = unreadable(pictures)
         """Unreadable pictures: why, by name."""
-        if not self._usable:
-            raise BridgeError(f"none of the {len(pictures)} pictures can be read")
 
     def __len__(self) -> int:
         return len(self._usable)
@@ -167,23 +158,10 @@ def cache_pictures(
     }
 
     def encode(indices: Sequence[int]) -> list[Item]:
-        notes: list[dict[str, Any]] = []
-        pixels = []
-        for index in indices:
-            try:
-                pair = dataset[index]
-            except UnreadablePicture as unreadable:
-                _log.warning("skipped: %s", unreadable)
-                notes.append({"key": unreadable.key, "unreadable": unreadable.reason})
-                continue
-            notes.append({"key": pair.key, "captions": list(pair.captions)})
-            pixels.append(to_pixels(fit_square(pair.image, size)))
-        if not pixels:
-            return [Item(torch.zeros(0), note) for note in notes]
-        latents = encode_pixels(vae, torch.stack(pixels).to(vae.device)).half().cpu()
-        rows = iter(latents.split(1))
-        nothing = latents[:0]
-        return [Item(nothing if "unreadable" in note else next(rows), note) for note in notes]
+        return encode_pictures(dataset, indices, size, latents)
+
+    def latents(pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch ..."]:
+        return encode_pixels(vae, pixels.to(vae.device)).half()
 
     # A chunk is one forward of the VAE: keep its pixels to about one picture of 1024 x 1024.
     chunk = max(1, 1024 * 1024 // (size * size))

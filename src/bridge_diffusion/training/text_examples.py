@@ -7,26 +7,28 @@ read at every step. Some pairs are held out and never trained on.
 
 import hashlib
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from bridge_diffusion.data.pairs import Pair, PairDataset, UnreadablePicture, fingerprint
+from bridge_diffusion.data.pairs import Pair, PairDataset, fingerprint
 from bridge_diffusion.data.pixels import fit_square, to_pixels
+from bridge_diffusion.data.readable import (
+    ReadablePairs,
+    encode_pictures,
+    readable,
+    unreadable,
+)
 from bridge_diffusion.data.store import Item, TensorStore, build_store, module_hash
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.examples import Progress
 from bridge_diffusion.training.order import ShuffledOrder
 from bridge_diffusion.training.text_encoder import HeldOut
 from bridge_diffusion.training.text_towers import ImageTower, TeacherTower
-
-_log = logging.getLogger(__name__)
 
 _MOST_HELD_OUT = 1000  # pairs: retrieval among more is slow to read and says no more
 
@@ -39,14 +41,9 @@ class CachedTargets:
     ) -> None:
         """A store as the `cache_…` functions make it; `hold_out`: part of the pairs."""
         self._store = store
-        usable = [i for i, note in enumerate(store.notes) if note.get("captions")]
-        if not usable:
-            raise BridgeError(f"none of the {len(store)} pictures can be read")
-        self.skipped: dict[str, str] = {
-            note["key"]: note["unreadable"] for note in store.notes if "unreadable" in note
-        }
+        self.skipped = unreadable(store)
         """Unreadable pictures: why, by name."""
-        self._training, held_out = _split(usable, hold_out)
+        self._training, held_out = _split(readable(store), hold_out)
         self._order = _order(self._training, batch_size, seed)
         self.held_out = _held_out(
             [store[i][0].float() for i in held_out],
@@ -79,12 +76,10 @@ class LivePictures:
         hold_out: float = 0.0,
     ) -> None:
         """Unreadable pictures are skipped with a warning; the next one stands in."""
-        self._dataset, self._size = dataset, size
-        self.skipped: dict[str, str] = {}
-        """Unreadable pictures met so far: why, by name."""
+        self._pairs, self._size = ReadablePairs(dataset), size
         self._training, held_out = _split(list(range(len(dataset))), hold_out)
         self._order = _order(self._training, batch_size, seed)
-        pairs = [pair for i in held_out if (pair := self._pair(i)) is not None]
+        pairs = [pair for i in held_out if (pair := self._pairs.pair(i)) is not None]
         self.held_out = _held_out(
             [self._pixels(pair) for pair in pairs], [pair.captions for pair in pairs]
         )
@@ -92,34 +87,23 @@ class LivePictures:
     def __call__(self, index: int) -> tuple[Float[Tensor, "batch 3 size size"], list[str]]:
         pixels, captions = [], []
         for pick in self._order.batch(index):
-            pair = self._readable(pick.index)
+            pair = self._pairs.pair_among(self._training, pick.index)
             pixels.append(self._pixels(pair))
             captions.append(pick.caption_of(pair.captions))
         return torch.stack(pixels), captions
 
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Unreadable pictures met so far: why, by name."""
+        return self._pairs.skipped
+
     def captions(self) -> list[str]:
         """All captions that are trained on; reads every picture once."""
-        pairs = [self._pair(i) for i in self._training]
+        pairs = [self._pairs.pair(i) for i in self._training]
         return [text for pair in pairs if pair is not None for text in pair.captions]
 
     def _pixels(self, pair: Pair) -> Float[Tensor, "3 size size"]:
         return to_pixels(fit_square(pair.image, self._size))
-
-    def _readable(self, place: int) -> Pair:
-        for offset in range(len(self._training)):
-            pair = self._pair(self._training[(place + offset) % len(self._training)])
-            if pair is not None:
-                return pair
-        raise BridgeError(f"none of the {len(self._training)} pictures can be read")
-
-    def _pair(self, index: int) -> Pair | None:
-        try:
-            return self._dataset[index]
-        except UnreadablePicture as unreadable:
-            if unreadable.key not in self.skipped:
-                _log.warning("skipped: %s", unreadable)
-                self.skipped[unreadable.key] = unreadable.reason
-            return None
 
 
 def cache_image_features(
@@ -134,23 +118,11 @@ def cache_image_features(
     }
 
     @torch.no_grad()
+    def features(pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch features"]:
+        return _finite(tower(pixels.to(tower.mean.device)), "image tower")
+
     def encode(indices: Sequence[int]) -> list[Item]:
-        notes: list[dict[str, Any]] = []
-        pixels = []
-        for index in indices:
-            try:
-                pair = dataset[index]
-            except UnreadablePicture as unreadable:
-                _log.warning("skipped: %s", unreadable)
-                notes.append({"key": unreadable.key, "unreadable": unreadable.reason})
-                continue
-            notes.append({"key": pair.key, "captions": list(pair.captions)})
-            pixels.append(to_pixels(fit_square(pair.image, tower.size)))
-        rows = torch.zeros(0, tower.features)
-        if pixels:
-            rows = _finite(tower(torch.stack(pixels).to(tower.mean.device)), "image tower")
-        remaining = iter(rows.split(1))
-        return [Item(rows[:0] if "unreadable" in n else next(remaining), n) for n in notes]
+        return encode_pictures(dataset, indices, tower.size, features)
 
     return build_store(cache, identity, len(dataset), encode, progress=progress)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from bridge_diffusion.data import open_dataset
 from bridge_diffusion.data.pairs import fingerprint
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
@@ -19,6 +18,7 @@ from bridge_diffusion.text.native import stored_encoding
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.counting import counting
 from bridge_diffusion.training.loop import TrainResult, train
+from bridge_diffusion.training.opening import open_dataset
 from bridge_diffusion.training.text_encoder import (
     ContrastiveObjective,
     DistillationObjective,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bridge_diffusion.data import open_dataset
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.opening import open_dataset
 
 
 def test_the_controls_show_the_same_scenes_with_other_captions() -> None:
