@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.evaluation.evaluator import load_evaluator, to_pixels
+from bridge_diffusion.evaluation.evaluator import evaluator_pixels, load_evaluator
 from bridge_diffusion.evaluation.plan import scored_singles
 from bridge_diffusion.evaluation.renderings import Damage, Renderings
 from bridge_diffusion.evaluation.retrieval import ranks, top_k
@@ -28,8 +28,7 @@ def test_the_shipped_one_knows_all_concepts(shipped):
 def test_the_shipped_one_is_right_on_scored_drawings(shipped, drawings):
     scenes = [scored_singles(c)[0] for c in (*literal_probes(), *small_world("zh")[::3])]
     pictures = [scene.render(drawings, 64) for scene in scenes]
-    row = {code: i for i, code in enumerate(shipped.model.config.concepts)}
-    right = torch.tensor([row[scene.concepts[0].codepoints] for scene in scenes])
+    right = torch.tensor([shipped.model.row[scene.concepts[0].codepoints] for scene in scenes])
     rate = top_k(ranks(shipped.model.scores(pictures), right), 1)
     assert rate.share >= 0.9
     assert shipped.accuracy["noto"]["clean"]["top1"]["share"] >= 0.9
@@ -57,7 +56,9 @@ def test_no_pictures_no_scores(untrained, concepts):
 
 
 def test_pixels_of_any_picture():
-    pixels = to_pixels([Image.new("L", (100, 30), 255), Image.new("RGBA", (64, 64), (0, 0, 0, 9))])
+    pixels = evaluator_pixels(
+        [Image.new("L", (100, 30), 255), Image.new("RGBA", (64, 64), (0, 0, 0, 9))]
+    )
     assert pixels.shape == (2, 3, 64, 64)
     assert pixels[0].unique().tolist() == [1.0]
     assert pixels[1].unique().tolist() == [-1.0]
@@ -111,7 +112,7 @@ def test_a_rendering_shows_its_drawing_on_a_background(drawings, concepts):
     pixels, labels = renderings.batch(64, torch.Generator().manual_seed(0), mild)
     assert sorted(set(labels.tolist())) == [0, 1, 2, 3]
     model = load_evaluator().model
-    rows = torch.tensor([model.config.concepts.index(c.codepoints) for c in concepts])
+    rows = torch.tensor([model.row[c.codepoints] for c in concepts])
     with torch.no_grad():
         assert top_k(ranks(model(pixels), rows[labels]), 1).share > 0.9
     corners = pixels[:, :, ::63, ::63].flatten(1)

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from bridge_diffusion.evaluation.evaluator import load_evaluator, to_pixels
-from bridge_diffusion.evaluation.plan import scored_singles
+from bridge_diffusion.evaluation.evaluator import load_evaluator
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.loop import train
 from bridge_diffusion.worlds.emoji.train.evaluator import EvaluatorTask
@@ -39,15 +38,15 @@ def test_batches_are_functions_of_the_index(task):
     assert not torch.equal(task.batch(3)["pixels"], task.batch(4)["pixels"])
 
 
-def test_export_measures_the_batch_norms_anew(task, concepts, drawings, tmp_path):
+def test_export_measures_the_batch_norms_anew(task, tmp_path):
     """The loop averages weights, not buffers: stale statistics must not reach the file."""
     for name, buffer in task.model.named_buffers():
         if name.endswith("running_mean"):
             buffer.fill_(100.0)
     task.export(tmp_path)
-    picture = scored_singles(concepts[0])[0].render(drawings, 64)
-    scores = load_evaluator(tmp_path).model(to_pixels([picture]))
-    assert scores.isfinite().all()
+    for name, buffer in load_evaluator(tmp_path).model.named_buffers():
+        if name.endswith("running_mean"):
+            assert buffer.abs().max() < 50
     means = [b for n, b in task.model.named_buffers() if n.endswith("running_mean")]
     assert max(mean.abs().max() for mean in means) < 50
     assert not task.model.training

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import ResNetConfig, ResNetModel
 
+from bridge_diffusion.data.pixels import pixel_batch
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.worlds.emoji.paths import evaluator_folder
 
@@ -65,6 +65,8 @@ class ImageTextEvaluator(nn.Module):
         self.projection = nn.Linear(config.widths[-1], config.feature_width)
         self.texts = nn.Parameter(torch.randn(len(config.concepts), config.feature_width))
         self.log_scale = nn.Parameter(torch.tensor(3.0))
+        self.row = {code: row for row, code in enumerate(config.concepts)}
+        """By code points: which row of text features, and of scores, a concept has."""
 
     def forward(
         self, pixels: Float[Tensor, "batch 3 height width"]
@@ -81,7 +83,7 @@ class ImageTextEvaluator(nn.Module):
         """Logits of all concepts for pictures of any size, on the CPU in float32."""
         assert not self.training, "scores need the evaluation mode of the batch norms"
         batches = [
-            self(to_pixels(pictures[first : first + batch_size]).to(self.texts.device)).cpu()
+            self(evaluator_pixels(pictures[first : first + batch_size]).to(self.texts.device)).cpu()
             for first in range(0, len(pictures), batch_size)
         ]
         return torch.cat(batches) if batches else torch.empty(0, len(self.config.concepts))
@@ -159,12 +161,12 @@ def load_evaluator(folder: Path | None = None) -> LoadedEvaluator:
     return LoadedEvaluator(model=model.float().eval(), accuracy=document.get("accuracy", {}))
 
 
-def to_pixels(pictures: Sequence[Image.Image]) -> Float[Tensor, "batch 3 64 64"]:
+def evaluator_pixels(pictures: Sequence[Image.Image]) -> Float[Tensor, "batch 3 64 64"]:
     """Pictures of any mode and size, uint8 0..255 => float -1..1, resized to 64 x 64 pixels."""
-    arrays = []
+    fitting = []
     for picture in pictures:
         picture = picture.convert("RGB")
         if picture.size != (SIDE, SIDE):
             picture = picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-        arrays.append(np.asarray(picture))
-    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).float() / 127.5 - 1
+        fitting.append(picture)
+    return pixel_batch(fitting)

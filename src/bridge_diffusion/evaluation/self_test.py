@@ -11,7 +11,7 @@ from torch import Tensor
 from bridge_diffusion.evaluation.evaluator import ImageTextEvaluator
 from bridge_diffusion.evaluation.plan import scored_singles
 from bridge_diffusion.evaluation.renderings import Damage, Renderings
-from bridge_diffusion.evaluation.retrieval import Rate, ranks, top_k
+from bridge_diffusion.evaluation.retrieval import ranks, top_k
 from bridge_diffusion.training.seeds import stream_generator
 from bridge_diffusion.worlds.emoji.concepts import all_concepts
 from bridge_diffusion.worlds.emoji.sprites import Sprites
@@ -45,18 +45,17 @@ def measure_evaluator(model: ImageTextEvaluator, vendors: Sequence[Sprites]) -> 
 
 
 def _clean(model: ImageTextEvaluator, sprites: Sprites) -> Int[Tensor, "pictures"]:
-    row = {code: i for i, code in enumerate(model.config.concepts)}
     scenes = [
         scene
         for concept in all_concepts()
-        if concept.codepoints in row
+        if concept.codepoints in model.row
         for scene in scored_singles(concept)
     ]
     pictures = [
         scene.render(sprites, 64, np.random.default_rng((_SEED, i)))
         for i, scene in enumerate(scenes)
     ]
-    right = torch.tensor([row[scene.concepts[0].codepoints] for scene in scenes])
+    right = torch.tensor([model.row[scene.concepts[0].codepoints] for scene in scenes])
     return ranks(model.scores(pictures), right)
 
 
@@ -71,9 +70,3 @@ def _changed(
             scores = model(pixels.to(model.texts.device)).cpu()
         found.append(ranks(scores, labels))
     return torch.cat(found)
-
-
-def headline(accuracy: dict[str, Any]) -> Rate:
-    """The evaluator's top-1 on clean scenes in the base world's style, from its saved JSON."""
-    clean = accuracy["noto"]["clean"]["top1"]
-    return Rate(hits=clean["hits"], count=clean["count"])

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,7 +33,6 @@ from bridge_diffusion.evaluation.retrieval import (
     ranks,
     top_k,
 )
-from bridge_diffusion.worlds.emoji import sprites
 from bridge_diffusion.worlds.emoji.captions import colour_rgb, default_colours
 from bridge_diffusion.worlds.emoji.concepts import Concept, small_world
 from bridge_diffusion.worlds.emoji.sprites import Sprites
@@ -114,7 +112,7 @@ class WorldResult:
 
 def shipped_drawings() -> Sprites:
     """The Noto drawings that come with the package: the small worlds' and some more."""
-    return Sprites.load(Path(sprites.__file__).parent / "pictures", "noto")
+    return Sprites.shipped("noto")
 
 
 def evaluate_world(
@@ -153,7 +151,6 @@ def evaluate_world(
     started = time.monotonic()
     batches = list(plan(concepts, options, spoken))
     outcomes: list[Outcome] = []
-    rows = _rows(evaluator)
     complete = True
     with prepared(pipe, bridge):
         for cases in batches:
@@ -166,10 +163,10 @@ def evaluate_world(
                 progress(len(outcomes), sum(map(len, batches)))
     scores = score_outcomes(outcomes)
     if drawings is not None:
-        scores += _drawn_right(evaluator, rows, concepts, options.language, drawings)
+        scores += _drawn_right(evaluator, concepts, options.language, drawings)
     return WorldResult(
         options=options,
-        concepts=len(rows),
+        concepts=len(evaluator.model.row),
         scores=tuple(scores),
         outcomes=tuple(outcomes),
         evaluator=evaluator.accuracy,
@@ -183,15 +180,11 @@ def _language_of(bridge: Bridge) -> str | None:
     return bridge.config.languages[0] if bridge.config.languages else None
 
 
-def _rows(evaluator: LoadedEvaluator) -> dict[str, int]:
-    return {code: row for row, code in enumerate(evaluator.model.config.concepts)}
-
-
 def _check(
     concepts: Sequence[Concept], evaluator: LoadedEvaluator, controls: Mapping[str, Bridge]
 ) -> None:
-    rows = _rows(evaluator)
-    unknown = [concept for concept in concepts if concept.codepoints not in rows]
+    known = evaluator.model.row
+    unknown = [concept for concept in concepts if concept.codepoints not in known]
     if unknown:
         raise BridgeError(
             f"the evaluator does not know {unknown[0].names['en']} ({unknown[0].codepoints}) and "
@@ -206,13 +199,13 @@ def judge(
     evaluator: LoadedEvaluator, cases: Sequence[Case], pictures: Sequence[Image.Image]
 ) -> list[Outcome]:
     """Score pictures of any size by what the evaluator sees in them."""
-    rows = _rows(evaluator)
+    row = evaluator.model.row
     parts = [
         _crop(picture, box)
         for case, picture in zip(cases, pictures, strict=True)
         for box in case.boxes
     ]
-    wanted = [rows[concept.codepoints] for case in cases for concept in case.scene.concepts]
+    wanted = [row[concept.codepoints] for case in cases for concept in case.scene.concepts]
     scores = evaluator.model.scores(parts)
     part_ranks = ranks(scores, torch.tensor(wanted)).tolist()
     best = [evaluator.model.config.concepts[i] for i in scores.argmax(dim=1).tolist()]
@@ -280,13 +273,12 @@ def _score(condition: str, group: Group, rank: Tensor, backgrounds: Sequence[boo
 
 def _drawn_right(
     evaluator: LoadedEvaluator,
-    rows: Mapping[str, int],
     concepts: Sequence[Concept],
     language: str,
     drawings: Sprites,
 ) -> list[Score]:
     """The same scenes with the vendor's drawings: what the evaluator would say of right ones."""
-    scores, palette = [], _palette()
+    scores, palette, row = [], _palette(), evaluator.model.row
     for group in GROUPS:
         scenes = [
             scene
@@ -297,7 +289,7 @@ def _drawn_right(
         if not scenes:
             continue
         pictures = [scene.render(drawings, SIDE) for scene in scenes]
-        right = torch.tensor([rows[scene.concepts[0].codepoints] for scene in scenes])
+        right = torch.tensor([row[scene.concepts[0].codepoints] for scene in scenes])
         backgrounds = [
             nearest_colour(border_colour(picture), palette) == scene.colours[0]
             for picture, scene in zip(pictures, scenes, strict=True)

@@ -1,30 +1,17 @@
 """The English world's autoencoder: pixels <=> latents."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
 from bridge_diffusion.data.pairs import PairDataset
-from bridge_diffusion.data.pixels import to_pixels
+from bridge_diffusion.data.pixels import pixel_batch, to_pictures
 from bridge_diffusion.training.loop import Batch
-
-
-def pixels(images: Sequence[Image.Image]) -> Float[Tensor, "batch 3 height width"]:
-    """RGB pictures, uint8 0..255 => float -1..1."""
-    return torch.stack([to_pixels(image) for image in images])
-
-
-def pictures(images: Float[Tensor, "batch 3 height width"]) -> list[Image.Image]:
-    """Float -1..1 => RGB pictures, uint8 0..255."""
-    rounded = ((images.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(picture) for picture in rounded]
 
 
 def edges(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +60,7 @@ class AutoencoderTask:
             spare = image.width - self.crop
             x, y = ((spare * random.beta(2, 2, size=2)).round()).astype(int)
             crops.append(image.crop((x, y, x + self.crop, y + self.crop)))
-        return {"pixels": pixels(crops)}
+        return {"pixels": pixel_batch(crops)}
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         x = batch["pixels"].to(memory_format=torch.channels_last)
@@ -91,14 +78,14 @@ class AutoencoderTask:
 
     def reconstructions(self, count: int = 8) -> tuple[Tensor, Tensor]:
         """The first pictures of the data and what comes back, float -1..1."""
-        x = pixels([self.data[i].image for i in range(count)])
+        x = pixel_batch([self.data[i].image for i in range(count)])
         x = x.to(next(self.model.parameters()).device)
         return x, self.model.decode(self.model.encode(x).latents).sample
 
     def samples(self) -> Image.Image | None:
         x, decoded = self.reconstructions()
         rows = torch.cat([torch.cat(list(x), dim=-1), torch.cat(list(decoded), dim=-1)], dim=-2)
-        return pictures(rows[None])[0]
+        return to_pictures(rows[None])[0]
 
     def export(self, folder: Path) -> None:
         """Saves with the scaling factor that gives latents of unit variance.
@@ -106,7 +93,7 @@ class AutoencoderTask:
         Stable Diffusion's 0.18215 comes from the same rule (Rombach et al. 2022, appendix G).
         """
         with torch.no_grad():
-            x = pixels([self.data[i].image for i in range(min(256, len(self.data)))])
+            x = pixel_batch([self.data[i].image for i in range(min(256, len(self.data)))])
             x = x.to(next(self.model.parameters()).device)
             spread = self.model.encode(x).latents.float().std().item()
         self.model.register_to_config(scaling_factor=round(1 / spread, 5))

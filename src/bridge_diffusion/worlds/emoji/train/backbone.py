@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from bridge_diffusion.data.pairs import PairDataset
+from bridge_diffusion.data.pixels import pixel_batch
 from bridge_diffusion.training.attention import prefer_plain_attention
+from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import Batch
-from bridge_diffusion.worlds.emoji.train.autoencoder import pictures, pixels
 
 # Stable Diffusion's schedule, but noisier at its end: a 16x16 latent holds its mean colour with
 # less noise than a 64x64 one, and with beta_end 0.012 the background would shine through at the
@@ -70,12 +71,16 @@ class EncodedScenes:
         tokenizer: CLIPTokenizer,
         batch_size: int = 128,
     ) -> "EncodedScenes":
+        """Encode every pair on the device of the nets, each different caption once.
+
+        `data`: pictures of one size; of each pair the first caption is taken.
+        """
         device = next(vae.parameters()).device
         rows: dict[str, int] = {"": 0}
         latents, caption_of = [], []
         for first in range(0, len(data), batch_size):
             pairs = [data[i] for i in range(first, min(first + batch_size, len(data)))]
-            x = pixels([pair.image for pair in pairs]).to(device)
+            x = pixel_batch([pair.image for pair in pairs]).to(device)
             z = vae.encode(x).latents * vae.config.scaling_factor
             latents.append(z.half().cpu())
             caption_of += [rows.setdefault(pair.captions[0], len(rows)) for pair in pairs]
@@ -160,13 +165,8 @@ class BackboneTask:
             num_inference_steps=20,
             guidance_scale=4.0,
             generator=generators,
-            output_type="pt",
         ).images
-        columns = 8
-        while len(images) % columns:
-            images = torch.cat([images, torch.ones_like(images[:1])])
-        rows = [torch.cat(list(row), dim=-1) for row in images.split(columns)]
-        return pictures(torch.cat(rows, dim=-2)[None].float().cpu() * 2 - 1)[0]
+        return numbered_grid(images)
 
     def export(self, folder: Path) -> None:
         self.pipeline().save_pretrained(folder)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from bridge_diffusion.data.pairs import PairDataset
+from bridge_diffusion.data.pixels import pixel_batch
 from bridge_diffusion.training.loop import Batch
-from bridge_diffusion.worlds.emoji.train.autoencoder import pixels
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
@@ -85,7 +85,7 @@ class ClipTask:
         pairs = [self.data[int(i)] for i in random.integers(len(self.data), size=self.batch_size)]
         texts = [pair.captions[0] for pair in pairs]
         ids = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
-        return {"pixels": pixels([pair.image for pair in pairs]), "ids": ids.input_ids}
+        return {"pixels": pixel_batch([pair.image for pair in pairs]), "ids": ids.input_ids}
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         output = self.model(input_ids=batch["ids"], pixel_values=batch["pixels"])

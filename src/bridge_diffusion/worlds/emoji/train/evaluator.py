@@ -18,6 +18,7 @@ from bridge_diffusion.training.seeds import stream_generator
 from bridge_diffusion.worlds.emoji.concepts import all_concepts
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 
+_TRAINING, _CALIBRATION = 2, 3  # positions of the random streams of a seed; the loop has 0 and 1
 _CALIBRATION_BATCHES = 40  # for the batch norms' statistics under the averaged weights
 
 
@@ -42,7 +43,7 @@ class EvaluatorTask:
         return self.model
 
     def batch(self, index: int) -> Batch:
-        generator = stream_generator(self.seed, 2, index)
+        generator = stream_generator(self.seed, _TRAINING, index)
         pixels, labels = self.renderings.batch(self.batch_size, generator, Damage())
         return {"pixels": pixels.to(memory_format=torch.channels_last), "labels": labels}
 
@@ -69,7 +70,7 @@ class EvaluatorTask:
         self.model.train()
         device = self.model.texts.device
         for index in range(_CALIBRATION_BATCHES):
-            generator = stream_generator(self.seed, 3, index)
+            generator = stream_generator(self.seed, _CALIBRATION, index)
             self.model(self.renderings.batch(self.batch_size, generator, Damage())[0].to(device))
         self.model.eval()
         for norm, momentum in kept:

@@ -172,15 +172,6 @@ def _unet(build: WorldBuild) -> Task:
     clip = build.exported("clip")
     text_encoder = CLIPTextModel.from_pretrained(clip / "text_encoder").to(build.device).eval()
     tokenizer = CLIPTokenizer.from_pretrained(clip / "tokenizer")
-    data = build.scenes(recipe.english(), recipe.scenes)
-    # Named by all that decides it, so that a stale one is never read.
-    identity = (module_hash(vae), vae.config.scaling_factor, module_hash(text_encoder))
-    rest = (recipe.name, recipe.size, recipe.scenes, sorted(recipe.kinds.items()), build.seed)
-    key = hashlib.sha256(repr((*identity, *rest)).encode()).hexdigest()[:16]
-    encoded = build.root / f"unet-scenes-{key}.safetensors"
-    if not encoded.exists():
-        EncodedScenes.encode(data, vae, text_encoder, tokenizer).save(encoded)
-    scenes = EncodedScenes.load(encoded)
     unet = (
         UNet2DConditionModel.from_pretrained(
             build.start, subfolder="unet", torch_dtype=torch.float32
@@ -195,13 +186,29 @@ def _unet(build: WorldBuild) -> Task:
     )
     return BackboneTask(
         unet,
-        scenes,
+        _encoded_scenes(build, vae, text_encoder, tokenizer),
         pipeline_parts={"vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer},
         prompts=SAMPLE_PROMPTS,
         batch_size=recipe.stages["unet"].batch_size,
         seed=build.seed,
         device=build.device,
     )
+
+
+def _encoded_scenes(
+    build: WorldBuild, vae: AutoencoderTiny, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> EncodedScenes:
+    """What the UNet trains on, encoded by an earlier call or now."""
+    recipe = build.recipe
+    # Named by all that decides it, so that a stale one is never read.
+    identity = (module_hash(vae), vae.config.scaling_factor, module_hash(text_encoder))
+    rest = (recipe.name, recipe.size, recipe.scenes, sorted(recipe.kinds.items()), build.seed)
+    key = hashlib.sha256(repr((*identity, *rest)).encode()).hexdigest()[:16]
+    file = build.root / f"unet-scenes-{key}.safetensors"
+    if not file.exists():
+        data = build.scenes(recipe.english(), recipe.scenes)
+        EncodedScenes.encode(data, vae, text_encoder, tokenizer).save(file)
+    return EncodedScenes.load(file)
 
 
 STAGES: dict[str, Callable[[WorldBuild], Task]] = {
