@@ -72,16 +72,16 @@ DEBUG = BranchRecipe(
 """Seconds on one core: does the whole way work?"""
 
 CPU = BranchRecipe(
-    images=250_000,
-    batch_size=32,
-    learning_rate=6e-4,
+    images=400_000,
+    batch_size=64,
+    learning_rate=1e-3,
     warmup_images=5_000,
     schedule="cosine",
     precision="bf16",
     limit=40_000,
     sample_guidance=4.0,
 )
-"""The embedded world at 64 pixels on two cores; an hour or two."""
+"""The embedded world at 64 pixels on two cores; an hour."""
 
 FULL = BranchRecipe(
     images=12_000_000,

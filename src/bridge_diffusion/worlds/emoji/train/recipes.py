@@ -159,7 +159,7 @@ CPU = WorldRecipe(
             images=100_000, batch_size=64, learning_rate=1e-3, weight_decay=0, ema_decay=0.995
         ),
         "clip": StageOptions(images=60_000, batch_size=128, learning_rate=1e-3, ema_decay=0.99),
-        "unet": StageOptions(images=560_000, batch_size=64, learning_rate=1e-3),
+        "unet": StageOptions(images=460_000, batch_size=64, learning_rate=1e-3),
         "text": StageOptions(images=250_000, batch_size=256, learning_rate=5e-4),
     },
 )
