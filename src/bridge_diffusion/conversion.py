@@ -19,6 +19,7 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.models.convert import read_branch, write_published
 from bridge_diffusion.reading import read_json
 from bridge_diffusion.text import RELEASE_ENCODING
+from bridge_diffusion.writing import clear_write_errors
 
 DTYPES = {
     "as-is": None,
@@ -41,9 +42,9 @@ def convert_to_bridge(
         BridgeError: The source is no bridge, or the target is taken.
     """
     _check_source(source)
+    _check_target(target)
     bridge = Bridge.from_pretrained(source, text_encoder=text_encoder, dtype=DTYPES[dtype])
-    with _new_folder(target) as folder:
-        bridge.save_pretrained(folder)
+    bridge.save_pretrained(target)
 
 
 def convert_to_published(source: Path, target: Path, *, dtype: str = "as-is") -> list[str]:
@@ -53,6 +54,7 @@ def convert_to_published(source: Path, target: Path, *, dtype: str = "as-is") ->
         BridgeError: The source is no bridge, or the target is taken.
     """
     _check_source(source)
+    _check_target(target)
     notes = []
     if (source / BRIDGE_FILE).is_file():
         config = BridgeConfig.from_json(read_json(source / BRIDGE_FILE))
@@ -75,12 +77,15 @@ def _check_source(source: Path) -> None:
         raise BridgeError(f"{source} is not a folder; give the folder of a bridge")
 
 
+def _check_target(target: Path) -> None:
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BridgeError(f"{target} is there already; give a new folder")
+
+
 @contextmanager
 def _new_folder(target: Path) -> Iterator[Path]:
     """A folder to write into, which becomes the target when all of it is there."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise BridgeError(f"{target} is there already; give a new folder")
-    try:
+    with clear_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".bdm-", dir=target.parent))
         try:
@@ -90,5 +95,3 @@ def _new_folder(target: Path) -> Iterator[Path]:
             folder.replace(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise BridgeError(f"{target} cannot be written ({error.strerror or error})") from error

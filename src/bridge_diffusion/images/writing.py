@@ -1,7 +1,6 @@
 """Files that appear whole or not at all, and names that every file system takes."""
 
 import contextlib
-import errno
 import os
 import re
 import secrets
@@ -9,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.writing import clear_write_errors
 
 _LONGEST_STEM = 80  # bytes of UTF-8; file systems take 255 for a whole name
 _NUMBERED = re.compile(r"(\d{5,})-")
@@ -33,7 +32,7 @@ def write_numbered(data: bytes, folder: Path, stem: str, suffix: str) -> Path:
     Raises:
         BridgeError: The folder cannot be written, or the disk is full. No part of a file stays.
     """
-    with _clear_errors(folder):
+    with clear_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         number = _next_number(folder)
         with _temporary(data, folder) as temporary:
@@ -50,7 +49,7 @@ def write_file(data: bytes, path: Path) -> Path:
     Raises:
         BridgeError: The folder cannot be written, or the disk is full. What was there stays.
     """
-    with _clear_errors(path):
+    with clear_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _temporary(data, path.parent) as temporary:
             os.replace(temporary, path)
@@ -85,17 +84,3 @@ def _temporary(data: bytes, folder: Path) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BridgeError(
-                f"the disk is full: nothing was written to {path}; free some space"
-            ) from error
-        raise BridgeError(
-            f"cannot write to {path} ({error.strerror or error}); choose another place with --out"
-        ) from error

@@ -88,6 +88,6 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(BridgeError, match="is a file; choose a folder"):
         build(tmp_path / "file", "x")
-    with pytest.raises(BridgeError, match=r"cannot write to .*; choose another folder"):
+    with pytest.raises(BridgeError, match=r"cannot write to .*; choose another place"):
         build(tmp_path / "file/below", "x")
     assert (tmp_path / "file").read_text() == "mine"

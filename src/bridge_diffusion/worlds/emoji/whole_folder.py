@@ -1,6 +1,5 @@
 """Folders of made files that appear whole or not at all."""
 
-import errno
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.writing import clear_write_errors
 
 _STAGING = ".building-"
 
@@ -25,7 +25,7 @@ def whole_folder(out: Path, *, earlier: Collection[str]) -> Iterator[Path]:
     Raises:
         BridgeError: `out` holds other files or cannot be written, or the disk is full.
     """
-    with _clear_errors(out):
+    with clear_write_errors(out):
         is_new = not out.exists()
         replaced = [] if is_new else _replaceable(out, earlier)
         staging = out / f"{_STAGING}{secrets.token_hex(4)}"
@@ -67,17 +67,3 @@ def _publish(staging: Path, out: Path, replaced: list[Path]) -> None:
         for source, target in reversed(done):
             target.rename(source)
         raise
-
-
-@contextmanager
-def _clear_errors(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BridgeError(
-                f"the disk is full: nothing was written to {out}; free some space"
-            ) from error
-        raise BridgeError(
-            f"cannot write to {out} ({error.strerror or error}); choose another folder with --out"
-        ) from error
