@@ -57,7 +57,7 @@ def test_families_by_the_width_of_their_text(tmp_path: Path) -> None:
 
 
 def test_folders(tmp_path: Path) -> None:
-    assert identify(tmp_path).kind == "unknown folder"
+    assert identify(tmp_path).kind == "folder of unknown content"
     config = {"_class_name": "ControlNetModelBDM", "is_xl": True, "cross_attention_dim": 1024}
     (tmp_path / "config.json").write_text(json.dumps(config))
     published = identify(tmp_path)

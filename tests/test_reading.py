@@ -57,3 +57,14 @@ def test_a_missing_or_a_listing_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1]")
     with pytest.raises(BridgeError, match="holds a list"):
         read_json(tmp_path / "a.json")
+
+
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(BridgeError, match=r"w\.safetensors is missing"):
+        read_weights(tmp_path / "w.safetensors")
+
+
+def test_a_pickle_under_another_name_is_called_one(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(BridgeError, match="is a pickle, whatever its name says"):
+        read_weights(tmp_path / "w.safetensors")

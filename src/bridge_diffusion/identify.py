@@ -3,7 +3,6 @@
 No weight is loaded and no pickle is opened, so it is safe on any file and quick on large ones.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.reading import is_pickle, read_json, refuse_pickle
 
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -70,11 +70,7 @@ def read_header(path: Path) -> SafetensorsHeader:
 
     if not path.is_file():
         raise BridgeError(f"no weight file at {path}; check the path")
-    if is_pickle(path):
-        raise BridgeError(
-            f"{path} is a pickle, whatever its name says, and was not opened: a pickle can run "
-            "code; get the same weights as safetensors"
-        )
+    refuse_pickle(path)
     try:
         with safe_open(path, framework="numpy") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -84,39 +80,6 @@ def read_header(path: Path) -> SafetensorsHeader:
             f"{path} is no whole safetensors file ({error}); it may be cut short: get it again"
         ) from error
     return SafetensorsHeader(shapes=shapes, metadata=metadata)
-
-
-def is_pickle(path: Path) -> bool:
-    """Whether a file begins as a PyTorch archive (zip) or as a bare pickle does."""
-    with path.open("rb") as file:
-        start = file.read(2)
-    return is_zip(path) or (start[:1] == b"\x80" and start[1:] in _PROTOCOLS)
-
-
-def is_zip(path: Path) -> bool:
-    """Whether a file begins as a zip archive does."""
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
-
-
-_PROTOCOLS = tuple(bytes([number]) for number in range(2, 6))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        BridgeError: The file is missing or holds anything else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BridgeError(f"{path} is missing; the folder is not whole") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BridgeError(f"{path} cannot be read as JSON ({error}); get the file again") from error
-    if not isinstance(value, dict):
-        raise BridgeError(f"{path} holds no JSON object; get the file again")
-    return value
 
 
 def identify(path: Path) -> Identity:
@@ -135,9 +98,10 @@ def identify(path: Path) -> Identity:
     if suffix == ".safetensors":
         return _identify_safetensors(path)
     if suffix in PICKLE_SUFFIXES or is_pickle(path):
-        size = {"bytes": path.stat().st_size}
-        return Identity(path=path, kind="PyTorch pickle", details=size)
-    return Identity(path=path, kind="unknown file", details={"bytes": path.stat().st_size})
+        kind = "PyTorch pickle"
+    else:
+        kind = "file of unknown content"
+    return Identity(path=path, kind=kind, details={"bytes": path.stat().st_size})
 
 
 def _identify_folder(folder: Path) -> Identity:
@@ -163,7 +127,7 @@ def _identify_folder(folder: Path) -> Identity:
             family=("sdxl" if config.get("is_xl") else "sd15") if published else None,
             details={"class": name, **({"native_width": width} if published else {})},
         )
-    return Identity(path=folder, kind="unknown folder")
+    return Identity(path=folder, kind="folder of unknown content")
 
 
 def _identify_pipeline(folder: Path) -> Identity:

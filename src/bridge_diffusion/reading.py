@@ -3,13 +3,12 @@
 import json
 import pickle
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from bridge_diffusion.errors import BridgeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -25,11 +24,44 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def is_zip(path: Path) -> bool:
+    """Whether a file begins as a zip archive does."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file begins as a PyTorch archive (zip) or as a bare pickle does."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return is_zip(path) or (start[:1] == b"\x80" and start[1:] in _PROTOCOLS)
+
+
+_PROTOCOLS = tuple(bytes([number]) for number in range(2, 6))
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raises `BridgeError` for a pickle under another file's name."""
+    if is_pickle(path):
+        raise BridgeError(
+            f"{path} is a pickle, whatever its name says, and was not opened: a pickle can run "
+            "code; get the same weights as safetensors"
+        )
+
+
+def read_weights(path: Path) -> "dict[str, Tensor]":
     """The tensors of a safetensors file, or of a `.bin` that holds plain weights and no code.
 
-    Raises `BridgeError` for a file that is cut, holds code, or holds anything but tensors.
+    Raises `BridgeError` for a file that is missing or cut, holds code, or anything but tensors.
     """
+    import torch
+    from safetensors.torch import load_file
+    from torch import Tensor
+
+    if not path.is_file():
+        raise BridgeError(f"{path} is missing: is the folder complete?")
+    if path.suffix == ".safetensors":
+        refuse_pickle(path)
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))

@@ -52,8 +52,8 @@ def read_branch(folder: Path, dtype: torch.dtype | None = None) -> BridgeBranch:
         config = _from_published_config(config, state)
     elif config.get("_class_name") != BridgeBranch.__name__:
         raise BridgeError(
-            f"{folder} holds a {config.get('_class_name')}, not a branch: give a folder saved by "
-            f"this library or one of the published layout ({PUBLISHED_CLASS})"
+            f"{folder} holds a network of class {config.get('_class_name')}, not a branch: give a "
+            f"folder saved by this library or one of the published layout ({PUBLISHED_CLASS})"
         )
     with torch.device("meta"):
         branch = BridgeBranch.from_config(config)

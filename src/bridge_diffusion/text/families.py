@@ -119,8 +119,15 @@ def load_complete(
             output_loading_info=True,
             **(options or {}),
         )
-    except (OSError, SafetensorError, RuntimeError, UnpicklingError) as error:
-        raise BridgeError(f"{folder} cannot be read as {kind.__name__}: {_line(error)}") from error
+    except UnpicklingError as error:
+        raise BridgeError(
+            f"{folder} holds a pickle with more than weights; it was not run: "
+            "get the safetensors file instead"
+        ) from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise BridgeError(
+            f"the network in {folder} cannot be read ({_line(error)}); get its files again"
+        ) from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise BridgeError(
