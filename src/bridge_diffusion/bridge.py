@@ -39,6 +39,7 @@ from bridge_diffusion.prompting import (
 )
 from bridge_diffusion.reading import read_json
 from bridge_diffusion.text import EnglishEmbeddings, NativeEmbeddings, NativeTextEncoder
+from bridge_diffusion.writing import clear_write_errors
 
 __all__ = [
     "BRANCH_FOLDER",
@@ -125,8 +126,8 @@ class Bridge:
             config = published_config(family_of(branch), branch.native_width)
         if text_encoder is None:
             raise BridgeError(
-                f"{name} is a published branch and has no text encoder: name it, "
-                "text_encoder='OFA-Sys/chinese-clip-vit-huge-patch14' for BDM1.0"
+                f"{name} is a published branch and has no text encoder: name it with text_encoder "
+                "(--text-encoder), for BDM1.0 OFA-Sys/chinese-clip-vit-huge-patch14"
             )
         if not isinstance(text_encoder, NativeTextEncoder):
             text_encoder = NativeTextEncoder.from_pretrained(
@@ -138,27 +139,30 @@ class Bridge:
         """Write `bridge.json`, a model card, the branch and the text encoder.
 
         All of it is written beside the folder first, so a full disk leaves nothing half-written.
+        Raises `BridgeError` where the disk is full or the folder cannot be written.
         """
-        folder = Path(folder)
+        folder = Path(folder).resolve()
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            partial.mkdir(parents=True)
-            text = json.dumps(self.config.to_json(), ensure_ascii=False, indent=2)
-            (partial / BRIDGE_FILE).write_text(text + "\n", encoding="utf-8")
-            (partial / CARD_FILE).write_text(model_card(self.config), encoding="utf-8")
-            self.branch.save_pretrained(partial / BRANCH_FOLDER)
-            self.text_encoder.save_pretrained(partial / TEXT_FOLDER)
-            folder.mkdir(parents=True, exist_ok=True)
-            for new in partial.iterdir():
-                old = folder / new.name
-                if old.is_dir():
-                    shutil.rmtree(old)
-                new.replace(old)
-        except OSError as error:
-            raise BridgeError(f"the bridge cannot be written to {folder}: {error}") from error
+            with clear_write_errors(folder):
+                self._write(partial)
+                folder.mkdir(parents=True, exist_ok=True)
+                for new in partial.iterdir():
+                    old = folder / new.name
+                    if old.is_dir():
+                        shutil.rmtree(old)
+                    new.replace(old)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+    def _write(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        text = json.dumps(self.config.to_json(), ensure_ascii=False, indent=2)
+        (folder / BRIDGE_FILE).write_text(text + "\n", encoding="utf-8")
+        (folder / CARD_FILE).write_text(model_card(self.config), encoding="utf-8")
+        self.branch.save_pretrained(folder / BRANCH_FOLDER)
+        self.text_encoder.save_pretrained(folder / TEXT_FOLDER)
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -178,7 +182,7 @@ class Bridge:
         the same UNet; `prompt` then encodes English with that pipeline. The branch follows the
         latents to their device; the text encoder stays where it is until `to` moves both. The
         scheduler is left alone: see `scheduler_for`. Raises `BridgeError` for a pipeline of
-        another family, and if this bridge is attached to another UNet.
+        another family or another prediction, and if this bridge is attached to another UNet.
         """
         unet = getattr(pipe, "unet", None)
         if not isinstance(unet, nn.Module):
@@ -187,6 +191,7 @@ class Bridge:
                 f"{FAMILY_NAMES[self.config.family]}"
             )
         self._check_family(unet)
+        self._check_prediction(pipe)
         if self._hooks is not None and not self._hooks.is_attached(unet):
             raise BridgeError("this bridge is attached to another UNet: detach it first")
         if self._hooks is None:
@@ -214,8 +219,8 @@ class Bridge:
     def pipe(self) -> Any:
         """The pipeline that `prompt` encodes English with.
 
-        Raises `BridgeError` if there is none, or if one of its networks is not hooked: a UNet
-        that was put in later would misread a pack.
+        Raises `BridgeError` if there is none, if one of its networks is not hooked (a UNet that
+        was put in later would misread a pack), or if its scheduler reads the UNet wrongly.
         """
         hooks = self.hooks
         for module in (self._pipe.unet, *_controlnets(self._pipe)):
@@ -224,6 +229,7 @@ class Bridge:
                     f"the pipeline got another {type(module).__name__} since the bridge was "
                     "attached: call attach(pipe) again (detach() first for another UNet)"
                 )
+        self._check_prediction(self._pipe)
         return self._pipe
 
     @property
@@ -318,6 +324,17 @@ class Bridge:
                     f"this bridge does not fit the pipeline's UNet: it was made for "
                     f"{name}={_plain(ours)}, the UNet has {_plain(theirs)}"
                 )
+
+    def _check_prediction(self, pipe: Any) -> None:
+        """Noise and velocity need other residuals: nobody can tell them apart in the picture."""
+        ours = self.config.prediction_type
+        theirs = pipe.scheduler.config.get("prediction_type", ours)
+        if theirs != ours:
+            raise BridgeError(
+                f"the bridge was trained beside a backbone of prediction_type={ours!r}, the "
+                f"pipeline's scheduler has {theirs!r}: choose a backbone that predicts the same, "
+                "or correct the scheduler's prediction_type if it is wrong"
+            )
 
 
 def _hooks_on(unet: nn.Module) -> BackboneHooks | None:

@@ -76,7 +76,7 @@ def prompt_together(
     _check_bridges([part.bridge for part in parts])
     texts = [english, negative_english]
     texts += [text for part in parts for text in (part.native, part.negative)]
-    count = max(1 if isinstance(text, str) else len(text) for text in texts)
+    count = max(_count(text) for text in texts)
     englishes = encode_english(
         parts[0].bridge.pipe, _listed(english, count), _listed(negative_english, count)
     )
@@ -145,6 +145,14 @@ def _check_bridges(bridges: Sequence["Bridge"]) -> None:
             )
         if any(bridge is other for other in bridges[:i]):
             raise BridgeError("got two parts for one bridge: put both texts into one part")
+
+
+def _count(text: Texts) -> int:
+    if isinstance(text, str):
+        return 1
+    if isinstance(text, Sequence) and all(isinstance(each, str) for each in text):
+        return len(text)
+    raise BridgeError(f'got the prompt {text!r}: give a text, "" for none, or a list of texts')
 
 
 def _listed(text: Texts, count: int) -> list[str]:

@@ -102,7 +102,8 @@ def test_another_family(examine: Callable, own_bridge: Path) -> None:
 def test_a_model_of_another_prediction(examine: Callable, own_model: Path) -> None:
     edit_json(own_model / "scheduler/scheduler_config.json", prediction_type="v_prediction")
     code, checks = examine(model=own_model)
-    assert (code, checks["scheduler"][0]) == (1, "failed")
+    assert (code, checks["fit"][0]) == (1, "failed")
+    assert "v_prediction" in checks["fit"][1]
 
 
 def test_a_model_and_a_bridge_of_the_same_other_prediction(

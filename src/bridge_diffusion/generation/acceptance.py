@@ -179,12 +179,6 @@ class _Examination:
 
     def scheduler_is_known(self) -> str:
         expected, config = self.bridge.config.scheduler, self.pipe.scheduler.config
-        trained_with = self.bridge.config.prediction_type
-        if config.prediction_type != trained_with:
-            raise BridgeError(
-                f"the model predicts {config.prediction_type}, but the bridge was trained beside "
-                f"one that predicts {trained_with}; give such a --model"
-            )
         other = [f"{k}={v}" for k, v in expected.items() if config.get(k) != v]
         if other:
             raise _Note(
