@@ -50,6 +50,10 @@ def test_a_cut_prompt_is_reported(encoder, caplog):
     assert len(tokens.ids) == 3
     assert tokens.weights == (1.0, 1.0, 2.0)
     assert "4 tokens, at most 3 are read; cut off: 地" in caplog.text
+    with caplog.at_level(logging.WARNING):
+        w.tokenize_pieces([WeightedPiece("红" * 1000, 1.0)], encoder.tokenizer, limit=3)
+    assert caplog.messages[-1].endswith("...")
+    assert len(caplog.messages[-1]) < 150
 
 
 def test_restored_mean_and_power():

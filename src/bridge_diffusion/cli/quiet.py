@@ -1,32 +1,40 @@
 """Keep the libraries' own bars and warnings out of a command's output."""
 
+import logging
 import os
 import sys
 import warnings
-from typing import Any
 
-_OUR_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_ours = logging.getLogger("bridge_diffusion")
 
 
 def quiet_libraries() -> None:
-    """Show our own warnings as one line, and of diffusers and transformers only errors.
+    """Show our own log's warnings, each once as one line, and nothing of other libraries.
 
-    Called before they are imported in full, as some speak while being imported. With `--debug`
-    nothing is hidden.
+    What they say of an error stands in the exception too. Called before they are imported in full,
+    as some speak while being imported. With `--debug` nothing is hidden.
     """
     if os.environ.get("BDM_DEBUG"):
         return
-    warnings.showwarning = _show_our_own
+    _ours.handlers = [_Lines()]
+    warnings.simplefilter("ignore")
     import diffusers.utils.logging
     import transformers.utils.logging
 
-    for logging in (diffusers.utils.logging, transformers.utils.logging):
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity(logging.CRITICAL)
+        library.disable_progress_bar()
 
 
-def _show_our_own(
-    message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any
-) -> None:
-    if os.path.abspath(filename).startswith(_OUR_PACKAGE):
-        print(f"bdm: warning: {' '.join(str(message).split())}", file=sys.stderr)
+class _Lines(logging.Handler):
+    """Writes each message to standard error, once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._said: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = " ".join(record.getMessage().split())
+        if line not in self._said:
+            self._said.add(line)
+            print(f"bdm: warning: {line}", file=sys.stderr)

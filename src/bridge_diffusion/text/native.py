@@ -116,7 +116,10 @@ class NativeTextEncoder:
 
     def windows(self, prompts: Sequence[str]) -> int:
         """How many windows the longest of the prompts needs."""
-        return max((self.tokenize(p).windows(self.encoding.body) for p in prompts), default=1)
+        return self._windows([self.tokenize(prompt) for prompt in prompts])
+
+    def _windows(self, tokens: Sequence[WeightedTokens]) -> int:
+        return max((t.windows(self.encoding.body) for t in tokens), default=1)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], windows: int | None = None) -> NativeEmbeddings:
@@ -125,10 +128,15 @@ class NativeTextEncoder:
         `windows` None: as many as the longest prompt needs. Raises `BridgeError` where `windows`
         is too few for the prompts, or more than the encoding's `max_windows`.
         """
+        return self._encode(self._tokenized(prompts), windows)
+
+    def _tokenized(self, prompts: Sequence[str]) -> list[WeightedTokens]:
         if isinstance(prompts, str) or not prompts:
             raise BridgeError(f"prompts must be a non-empty list of texts, got {prompts!r}")
-        tokens = [self.tokenize(prompt) for prompt in prompts]
-        needed = max(t.windows(self.encoding.body) for t in tokens)
+        return [self.tokenize(prompt) for prompt in prompts]
+
+    def _encode(self, tokens: Sequence[WeightedTokens], windows: int | None) -> NativeEmbeddings:
+        needed = self._windows(tokens)
         windows = needed if windows is None else windows
         if not needed <= windows <= self.encoding.max_windows:
             raise BridgeError(
@@ -152,12 +160,14 @@ class NativeTextEncoder:
             pooled = torch.stack([sample[0, 0] for sample in parts.split(counts)])
         return NativeEmbeddings(hidden=hidden, mask=mask, pooled=pooled)
 
+    @torch.no_grad()
     def encode_pair(
         self, prompts: Sequence[str], negatives: Sequence[str]
     ) -> tuple[NativeEmbeddings, NativeEmbeddings]:
         """Encode prompts and negative prompts, both to the number of windows the longest needs."""
-        windows = self.windows([*prompts, *negatives])
-        return self.encode(prompts, windows), self.encode(negatives, windows)
+        positive, negative = self._tokenized(prompts), self._tokenized(negatives)
+        windows = self._windows([*positive, *negative])
+        return self._encode(positive, windows), self._encode(negative, windows)
 
     def _bodies(self, tokens: WeightedTokens, windows: int) -> list[Sequence[int]]:
         """The ids of a prompt, split over windows. With a padding mask, empty ones are not run."""

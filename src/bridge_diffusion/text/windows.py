@@ -18,6 +18,7 @@ from bridge_diffusion.text.syntax import WeightedPiece
 
 log = logging.getLogger(__name__)
 
+_SHOWN = 60  # characters of a cut text in its warning
 RELEASE_START, RELEASE_END, RELEASE_PADDING = 101, 102, 0
 
 
@@ -54,11 +55,12 @@ def tokenize_pieces(pieces: Sequence[WeightedPiece], tokenizer: Any, limit: int)
         ids += new
         weights += [piece.weight] * len(new)
     if len(ids) > limit:
+        lost = tokenizer.decode(ids[limit:])
         log.warning(
             "the prompt has %d tokens, at most %d are read; cut off: %s",
             len(ids),
             limit,
-            tokenizer.decode(ids[limit:]),
+            lost if len(lost) <= _SHOWN else lost[:_SHOWN] + "...",
         )
     return WeightedTokens(tuple(ids[:limit]), tuple(weights[:limit]))
 
