@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +23,7 @@ def refused(bdm: Callable, model: Path, bridge: Path, tmp_path: Path) -> Callabl
     def run(*arguments: object, model: object = model, bridge: object = bridge) -> str:
         prompt = () if "--from" in arguments else ("--model", model, "--bridge", bridge)
         out = tmp_path / "out"
-        outcome = bdm("generate", *arguments, *prompt, "--steps", 2, "--out", out)
+        outcome = bdm("generate", "--steps", 2, *arguments, *prompt, "--out", out)
         assert outcome.code == 2
         assert outcome.out == ""
         assert outcome.err.startswith("bdm: error: ")
@@ -70,11 +72,23 @@ def test_an_initial_picture_that_does_not_fit_or_cannot_be_read(
     assert "--size 16x16" in refused("红包", "--init-image", odd)
     assert "broken.png cannot be read" in refused("红包", "--init-image", broken)
     assert "no picture at" in refused("红包", "--init-image", tmp_path / "none.png")
+    Image.new("1", (20_000, 20_000)).save(odd)
+    assert "odd.png cannot be read" in refused("红包", "--init-image", odd)
+
+
+def test_an_out_that_is_another_kind_of_picture(bdm: Callable, tmp_path: Path) -> None:
+    outcome = bdm("generate", "红包", "--out", tmp_path / "x.gif")
+    assert (outcome.code, list(tmp_path.iterdir())) == (2, [])
+    assert ".png, .jpg" in outcome.err
+
+
+def test_more_steps_than_a_sampler_takes(refused: Callable) -> None:
+    assert "cannot draw in 60 steps" in refused("红包", "--scheduler", "lcm", "--steps", 60)
 
 
 def test_missing_models(refused: Callable, tmp_path: Path) -> None:
     assert "nothing at" in refused("红包", model=tmp_path / "none")
-    assert "nothing at" in refused("红包", bridge=tmp_path / "none")
+    assert "emoji world (zh)" in refused("红包", bridge=tmp_path / "none")
 
 
 def test_a_mistyped_path_never_asks_the_network(
@@ -128,11 +142,52 @@ def test_missing_and_corrupt_weights(refused: Callable, own_model: Path) -> None
     assert "lacks its part 'vae'" in refused("红包", model=own_model)
 
 
+@pytest.mark.parametrize("part", ["vae/diffusion_pytorch_model", "text_encoder/model"])
+def test_a_tensor_that_is_missing_in_any_part(
+    refused: Callable, own_model: Path, part: str
+) -> None:
+    weights = own_model / f"{part}.safetensors"
+    state = load_file(weights)
+    lost = min(state)
+    del state[lost]
+    save_file(state, weights, metadata={"format": "pt"})
+    assert f"lacks 1 tensors, the first {lost}" in refused("红包", model=own_model)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_missing_or_senseless_config(refused: Callable, own_model: Path, part: str) -> None:
+    config = own_model / part / "config.json"
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps(dict.fromkeys(values, "x")))
+    refused("红包", model=own_model)
+    config.unlink()
+    assert f"{part}/config.json is missing" in refused("红包", model=own_model)
+
+
+def test_a_model_without_its_tokenizer(refused: Callable, own_model: Path) -> None:
+    (own_model / "tokenizer" / "tokenizer.json").unlink()
+    assert "holds no tokenizer" in refused("红包", model=own_model)
+
+
+def test_nothing_of_other_libraries_beside_the_line(model: Path, tmp_path: Path) -> None:
+    """In a process of its own: the libraries' loggers keep the standard error of their import."""
+    own = shutil.copytree(model, tmp_path / "model")
+    (own / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    command = [sys.executable, "-m", "bridge_diffusion.cli", "generate", "x", "--model", own]
+    done = subprocess.run([*command, "--bridge", "none"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("bdm: error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
 def test_a_corrupt_bridge(refused: Callable, bridge: Path, tmp_path: Path) -> None:
     own = shutil.copytree(bridge, tmp_path / "bridge")
     weights = own / "branch" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     assert "not a whole safetensors file" in refused("红包", bridge=own)
+    torch.save({"conv_in.weight": Trap(tmp_path / "sprung")}, weights)
+    assert "is a pickle, whatever its name says" in refused("红包", bridge=own)
+    assert not (tmp_path / "sprung").exists()
     config = json.loads((own / "bridge.json").read_text())
     (own / "bridge.json").write_text(json.dumps(config | {"family": "sdxl"}))
     assert "one family" in refused("红包", bridge=own)
@@ -178,7 +233,9 @@ def test_a_full_disk(refused: Callable, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_device_that_is_not_there(refused: Callable) -> None:
     assert "--device" in refused("红包", "--device", "nonsense")
+    assert "--device" in refused("红包", "--device", "meta")
     assert "--dtype fp16" in refused("红包", "--device", "cpu", "--dtype", "fp16")
+    assert "--dtype fp16" in refused("红包", "--device", "cpu:0", "--dtype", "fp16")
 
 
 def test_from_a_picture_of_another_program(refused: Callable, tmp_path: Path) -> None:

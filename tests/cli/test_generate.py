@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 import pytest
 from diffusers import StableDiffusionPipeline
-from PIL import Image
+from PIL import ExifTags, Image
 
 from bridge_diffusion.generation.request import SchedulerName
 from bridge_diffusion.images.infotext import parse_infotext
@@ -187,3 +187,53 @@ def test_a_folder_with_half_precision_weights_alone(
 def test_bf16(draw: Callable) -> None:
     path = only_picture(draw("红包", "--dtype", "bf16"))
     assert read_metadata(path).record["request"]["dtype"] == "bf16"
+
+
+def test_an_initial_picture_is_seen_as_people_see_it(
+    bdm: Callable, model: Path, bridge: Path, tmp_path: Path
+) -> None:
+    """Turned as its EXIF says, and white where it is transparent."""
+    turned, clear, white = tmp_path / "turned.png", tmp_path / "clear.png", tmp_path / "white.png"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (16, 32)).save(turned, exif=exif)
+    Image.new("RGBA", (16, 16), (255, 0, 0, 0)).save(clear)
+    Image.new("RGB", (16, 16), "white").save(white)
+    drawn = {}
+    for path in (turned, clear, white):
+        out = tmp_path / f"drawn-{path.name}"
+        outcome = bdm(
+            "generate", "红包", "--model", model, "--bridge", bridge, "--seed", 1, "--steps", 2,
+            "--strength", 0.5, "--init-image", path, "--out", out,
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+        drawn[path] = Image.open(out)
+    assert drawn[turned].size == (32, 16)
+    assert np.array_equal(drawn[clear], drawn[white])
+
+
+def test_a_cut_prompt_is_told_in_one_line_and_once(
+    bdm: Callable, model: Path, bridge: Path, tmp_path: Path
+) -> None:
+    outcome = bdm(
+        "generate", "红" * 400, "--model", model, "--bridge", bridge, "--steps", 1, "--n", 2,
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert (outcome.code, len(outcome.lines)) == (0, 2)
+    assert outcome.err.startswith("bdm: warning: the prompt has 400 tokens")
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_picture_whose_initial_picture_is_gone(
+    bdm: Callable, model: Path, bridge: Path, tmp_path: Path
+) -> None:
+    initial, out = tmp_path / "initial.png", tmp_path / "out.png"
+    Image.new("RGB", (16, 16)).save(initial)
+    bdm(
+        "generate", "红包", "--model", model, "--bridge", bridge, "--steps", 2,
+        "--init-image", initial, "--out", out,
+    )  # fmt: skip
+    initial.unlink()
+    outcome = bdm("generate", "--from", out, "--out", tmp_path / "again.png")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"no picture at {initial}" in outcome.err

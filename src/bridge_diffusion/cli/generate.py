@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from bridge_diffusion.generation.drawing import Drawing
 
 DEFAULT_FOLDER = Path("pictures")
+# Names that no one gives to a folder.
+_OTHER_FORMATS = (".gif", ".bmp", ".tif", ".tiff", ".avif", ".jxl", ".heic")
 
 
 @takes(GenerationRequest, argument="prompt", parsers={"size": ("WxH", parse_size)})
@@ -35,12 +37,8 @@ def generate(
 
     The picture's path goes to standard output. Each file says how it was made: see bdm info.
     """
-    from bridge_diffusion.images.metadata import FORMATS
-
     request = _request(given, source)
-    if out.suffix.lower() in FORMATS and request.n > 1:
-        raise BridgeError(f"--out {out} is one file, but --n asks for {request.n}; give a folder")
-
+    _check_out(out, request.n)
     from bridge_diffusion.cli.quiet import quiet_libraries
 
     quiet_libraries()
@@ -72,6 +70,16 @@ def _request(given: Given, source: Path | None) -> GenerationRequest:
     if "prompt" not in given:
         raise BridgeError("there is no prompt; write what to draw, for example: bdm generate 红包")
     return GenerationRequest(**given)
+
+
+def _check_out(out: Path, n: int) -> None:
+    from bridge_diffusion.images.metadata import FORMATS
+
+    suffix = out.suffix.lower()
+    if suffix in _OTHER_FORMATS:
+        raise BridgeError(f"--out {out} is of no kind that can be written: {', '.join(FORMATS)}")
+    if suffix in FORMATS and n > 1:
+        raise BridgeError(f"--out {out} is one file, but --n asks for {n}; give a folder")
 
 
 def _save(drawing: "Drawing", out: Path, prompt: str) -> Path:

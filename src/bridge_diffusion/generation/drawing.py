@@ -15,6 +15,8 @@ from diffusers import (
 )
 from PIL import Image
 
+from bridge_diffusion.data.pairs import UnreadablePicture
+from bridge_diffusion.data.pixels import read_picture
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import OpenedModel
 from bridge_diffusion.generation.record import describe
@@ -99,7 +101,14 @@ def _draw_one(
 def _scheduler(opened: OpenedModel, request: GenerationRequest) -> Any:
     """The sampler over the model's noise schedule, with what the bridge expects of it."""
     expected = {} if opened.bridge is None else opened.bridge.config.scheduler
-    return make_scheduler(request.scheduler, {**opened.pipe.scheduler.config, **expected})
+    scheduler = make_scheduler(request.scheduler, {**opened.pipe.scheduler.config, **expected})
+    try:
+        scheduler.set_timesteps(request.steps)
+    except ValueError as error:
+        raise BridgeError(
+            f"--scheduler {request.scheduler} cannot draw in {request.steps} steps; give fewer"
+        ) from error
+    return scheduler
 
 
 def _prompts(opened: OpenedModel, request: GenerationRequest) -> dict[str, Any]:
@@ -168,12 +177,12 @@ def _own_size(pipe: Any) -> tuple[int, int]:
 
 
 def _open(path: Path) -> Image.Image:
+    """A picture as RGB, turned as its EXIF says, transparency laid on white."""
+    if not path.exists():
+        raise BridgeError(f"no picture at {path}; check the path")
     try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise BridgeError(f"no picture at {path}; check the path") from None
-    except (OSError, SyntaxError, ValueError) as error:
+        return read_picture(path, str(path))
+    except UnreadablePicture as error:
         raise BridgeError(
-            f"{path} cannot be read as a picture ({error}); give a PNG, JPEG or WebP"
+            f"{path} cannot be read as a picture ({error.reason}); give a PNG, JPEG or WebP"
         ) from error

@@ -17,7 +17,6 @@ from diffusers import (
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
 )
-from safetensors import SafetensorError
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.request import GenerationRequest
@@ -31,6 +30,8 @@ from bridge_diffusion.generation.sources import (
     weights_hash,
 )
 from bridge_diffusion.identify import Identity, read_header
+from bridge_diffusion.reading import read_json
+from bridge_diffusion.text.families import has_tokenizer
 
 if TYPE_CHECKING:
     from bridge_diffusion.bridge import Bridge
@@ -46,6 +47,7 @@ _PIPELINES = {
         StableDiffusionXLInpaintPipeline,
     )
 }
+_NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -116,9 +118,9 @@ def choose_device(name: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(1, device=torch.device(name))
+        torch.zeros(1, device=torch.device(name)).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise BridgeError(f"--device {name!r} cannot be used ({reason}); try cpu") from error
     return name
 
@@ -131,7 +133,7 @@ def choose_dtype(name: str, device: str) -> str:
     """
     if name == "auto":
         return "fp16" if device.startswith(("cuda", "mps")) else "fp32"
-    if name == "fp16" and device == "cpu":
+    if name == "fp16" and device.startswith("cpu"):
         raise BridgeError("--dtype fp16 needs a GPU; on the CPU give fp32 or bf16")
     return name
 
@@ -177,28 +179,39 @@ def _variant(folder: Path) -> str | None:
 
 
 def _check_folder(source: Identity) -> None:
-    """Each part of a pipeline folder is there, and its safetensors files are whole."""
+    """Each part of a pipeline folder has its files, and its safetensors files are whole."""
     for part in source.details["parts"]:
         folder = source.path / part
         if not folder.is_dir():
             raise BridgeError(f"{source.path} lacks its part {part!r}; get the folder again")
+        if part in _NETWORKS:
+            read_json(folder / "config.json")
+        if part.startswith("tokenizer") and not has_tokenizer(folder):
+            raise BridgeError(f"{folder} holds no tokenizer; get the folder again")
         for file in folder.iterdir():
             if file.suffix == ".safetensors":
                 read_header(file)
 
 
 def _check_complete(pipe: Any, path: Path, variant: str | None) -> None:
-    """No tensor of the UNet was left out: diffusers only warns, and draws noise."""
-    folder = path / "unet"
-    files = [f for f in folder.glob("*.safetensors") if (".fp16" in f.name) == bool(variant)]
-    if not files:
-        return  # .bin weights: their keys cannot be read without loading them
-    stored = {key for file in files for key in read_header(file).shapes}
-    missing = sorted(set(pipe.unet.state_dict()) - stored)
-    if missing:
-        raise BridgeError(
-            f"{folder} lacks {len(missing)} tensors, the first {missing[0]}; get the folder again"
-        )
+    """No tensor was left out: the libraries only warn, and noise is drawn.
+
+    They rename tensors of old files, so only the number is compared. The keys of .bin weights
+    cannot be read without loading them: those pass.
+    """
+    for part in _NETWORKS:
+        network, folder = getattr(pipe, part, None), path / part
+        files = [f for f in folder.glob("*.safetensors") if (".fp16" in f.name) == bool(variant)]
+        if network is None or not files:
+            continue
+        stored = {key for file in files for key in read_header(file).shapes}
+        wanted = set(network.state_dict())
+        lacking = len(wanted) - sum(not key.endswith("position_ids") for key in stored)
+        if lacking > 0:
+            first = min(wanted - stored)
+            raise BridgeError(
+                f"{folder} lacks {lacking} tensors, the first {first}; get the folder again"
+            )
 
 
 def load_bridge(source: Identity | str, text_encoder: str | None, dtype: torch.dtype) -> "Bridge":
@@ -220,7 +233,7 @@ def place(pipe: Any, bridge: "Bridge | None", device: str, offload: bool) -> Non
     Raises:
         BridgeError: They do not fit, or parts are to come and go on a CPU.
     """
-    if offload and device == "cpu":
+    if offload and device.startswith("cpu"):
         raise BridgeError("--offload moves parts off a GPU, and there is none: leave it out")
     with _clear_errors(f"the model on {device}"):
         if offload:
@@ -247,6 +260,6 @@ def _clear_errors(source: Path | str) -> Iterator[None]:
         raise BridgeError(
             f"{source} does not fit in the GPU's memory; try --offload or --dtype fp16"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # a damaged file can make the libraries raise anything
         reason = " ".join(str(error).split())[:300]
         raise BridgeError(f"{source} cannot be loaded ({reason}); check the files") from error

@@ -57,7 +57,7 @@ def check_same_sources(
     Raises:
         BridgeError: One is another, so the picture would come out differently.
     """
-    recorded = _record(path).get("hashes", {})
+    recorded = _record(path)["hashes"]
     for name, here in _hashes(opened, request).items():
         if name not in given and recorded.get(name) != here:
             flag = "--" + name.replace("_", "-")
@@ -71,15 +71,22 @@ def _hashes(opened: "OpenedModel", request: GenerationRequest) -> dict[str, str]
     """First 10 digits of the SHA-256 of everything that a picture is made from, by field."""
     files = {"init_image": request.init_image, "mask": request.mask}
     return {"model": opened.model_hash, "bridge": opened.bridge_hash} | {
-        name: hashlib.sha256(file.read_bytes()).hexdigest()[:10]
-        for name, file in files.items()
-        if file is not None
+        name: _file_hash(file) for name, file in files.items() if file is not None
     }
+
+
+def _file_hash(file: Path) -> str:
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:10]
+    except OSError as error:
+        raise BridgeError(f"no picture at {file} ({error.strerror}); check the path") from error
 
 
 def _record(path: Path) -> dict[str, Any]:
     record = read_metadata(path).record
-    if record is None or not isinstance(record.get("request"), dict):
+    if record is None or not all(
+        isinstance(record.get(part), dict) for part in ("request", "hashes")
+    ):
         raise BridgeError(
             f"{path} does not say how bdm drew it; --from takes pictures that bdm generate wrote"
         )

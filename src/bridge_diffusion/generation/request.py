@@ -3,7 +3,7 @@
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,6 +15,8 @@ SchedulerName = Literal[
 ]
 LARGEST_SEED = 2**63 - 1
 NO_BRIDGE = "none"
+# Fields that say nothing to a backbone alone.
+_OF_THE_BRIDGE = ("english", "negative_english", "text_encoder", "scale", "start", "end")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,7 +93,7 @@ class GenerationRequest:
             ("strength", 0.0, 1.0),
             ("guidance", 0.0, 1000.0),
             ("n", 1, 100_000),
-            ("steps", 1, 10_000),
+            ("steps", 1, 1000),
         ):
             value: float = getattr(self, name)
             if not (math.isfinite(value) and least <= value <= most):
@@ -114,16 +116,23 @@ class GenerationRequest:
                 f"--strength {self.strength:g} of {self.steps} steps leaves no step to draw; "
                 "raise --strength or --steps"
             )
-        if self.bridge == NO_BRIDGE and (self.english or self.negative_english):
+        if self.bridge == NO_BRIDGE and (useless := self._set_among(_OF_THE_BRIDGE)):
             raise BridgeError(
                 "--bridge none leaves only the backbone, which reads the prompt itself; "
-                "give no --english and no --negative-english with it"
+                f"give no {_flag(useless[0])} with it"
             )
+        if self.init_image is None and self._set_among(["strength"]):
+            raise BridgeError("--strength needs --init-image, the picture to leave")
         if self.model is not None and self.bridge is None:
             raise BridgeError(
                 "--model needs --bridge: a bridge folder or hub name trained for that family, "
                 "or none to draw with the model alone"
             )
+
+    def _set_among(self, names: Sequence[str]) -> list[str]:
+        """Those of the fields that are not at their defaults."""
+        defaults = {field.name: field.default for field in fields(self)}
+        return [name for name in names if getattr(self, name) != defaults[name]]
 
     def to_json(self) -> dict[str, Any]:
         """Every field as JSON values; paths as text."""

@@ -51,8 +51,13 @@ def locate_bridge(name: str | None) -> Identity | str | None:
     if name is None or name in shipped_languages():
         return identify(bridge_folder(name or _WORLD_LANGUAGE))
     path = Path(name).expanduser()
-    if not path.exists() and is_hub_name(name):
-        return name
+    if not path.exists():
+        if is_hub_name(name):
+            return name
+        raise BridgeError(
+            f"nothing at {name}: give --bridge a folder, a hub name, a language of the emoji world "
+            f"({', '.join(shipped_languages())}) or none"
+        )
     identity = identify(path)
     if not identity.kind.startswith("bridge") and identity.kind != "pipeline":
         raise BridgeError(
