@@ -165,6 +165,8 @@ def test_a_missing_or_senseless_config(refused: Callable, own_model: Path, part:
 
 
 def test_a_model_without_its_tokenizer(refused: Callable, own_model: Path) -> None:
+    (own_model / "tokenizer" / "tokenizer_config.json").unlink()
+    assert "at most 77 tokens" in refused("红包", model=own_model)
     (own_model / "tokenizer" / "tokenizer.json").unlink()
     assert "holds no tokenizer" in refused("红包", model=own_model)
 

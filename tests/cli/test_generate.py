@@ -207,7 +207,8 @@ def test_an_initial_picture_is_seen_as_people_see_it(
             "--strength", 0.5, "--init-image", path, "--out", out,
         )  # fmt: skip
         assert outcome.code == 0, outcome.err
-        drawn[path] = Image.open(out)
+        with Image.open(out) as image:
+            drawn[path] = image.copy()
     assert drawn[turned].size == (32, 16)
     assert np.array_equal(drawn[clear], drawn[white])
 

@@ -169,6 +169,7 @@ def load_pipeline(
     with _clear_errors(source.path):
         pipe = cls.from_pretrained(source.path, local_files_only=True, variant=variant, **options)
     _check_complete(pipe, source.path, variant)
+    _check_windows(pipe, source.path)
     return pipe
 
 
@@ -211,6 +212,21 @@ def _check_complete(pipe: Any, path: Path, variant: str | None) -> None:
             first = min(wanted - stored)
             raise BridgeError(
                 f"{folder} lacks {lacking} tensors, the first {first}; get the folder again"
+            )
+
+
+def _check_windows(pipe: Any, path: Path) -> None:
+    """Each tokenizer knows how long a prompt its text encoder reads."""
+    for suffix in ("", "_2"):
+        tokenizer = getattr(pipe, f"tokenizer{suffix}", None)
+        encoder = getattr(pipe, f"text_encoder{suffix}", None)
+        if tokenizer is None or encoder is None:
+            continue
+        positions = encoder.config.max_position_embeddings
+        if tokenizer.model_max_length > positions:
+            raise BridgeError(
+                f"{path}/tokenizer{suffix} does not say that prompts have at most {positions} "
+                "tokens (model_max_length in its tokenizer_config.json); get the folder again"
             )
 
 
