@@ -25,7 +25,12 @@ _SAMPLERS: dict[str, _Sampler] = {
         infotext="DPM++ 2M Karras",
         settings=_DPM | {"use_karras_sigmas": True},
     ),
-    "ddim": _Sampler(scheduler="DDIMScheduler", infotext="DDIM"),
+    # DDIM's own defaults are those of models of pixels: latents go beyond -1..1.
+    "ddim": _Sampler(
+        scheduler="DDIMScheduler",
+        infotext="DDIM",
+        settings={"clip_sample": False, "set_alpha_to_one": False},
+    ),
     "euler": _Sampler(scheduler="EulerDiscreteScheduler", infotext="Euler"),
     "euler-a": _Sampler(scheduler="EulerAncestralDiscreteScheduler", infotext="Euler a"),
     "heun": _Sampler(scheduler="HeunDiscreteScheduler", infotext="Heun"),
