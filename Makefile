@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-full check format results wheel clean
+.PHONY: demo test test-full test-lowest check format results wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/bdm world demo --out demo
@@ -14,6 +14,13 @@ test: $(INSTALLED)
 
 test-full: $(INSTALLED)
 	$(BIN)/python -m pytest -q
+
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt torch
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check \
+		-c constraints-lowest.txt -e ".[train,world,dev]"
+	.venv-lowest/bin/python -m pytest -q -m "not full"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -39,4 +46,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
