@@ -7,6 +7,7 @@ Look at the pictures and score them first: history grows with every weight.
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -25,6 +26,11 @@ def ship_backbone(source: Path, target: Path) -> None:
     pipe.to(dtype=torch.float16)
     for name in ("vae", "text_encoder", "unet"):
         getattr(pipe, name).save_pretrained(target / name, max_shard_size=SHARD)
+    # transformers loads in the precision that the configuration names, diffusers in float32: a
+    # pipeline loaded without a dtype has to get one precision for all its parts.
+    configuration = target / "text_encoder" / "config.json"
+    values = json.loads(configuration.read_text(encoding="utf-8")) | {"dtype": "float32"}
+    configuration.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     pipe.tokenizer.save_pretrained(target / "tokenizer")
     pipe.scheduler.save_pretrained(target / "scheduler")
     pipe.save_config(target)

@@ -108,12 +108,13 @@ class Bridge:
         cls,
         name: str | Path,
         text_encoder: str | Path | NativeTextEncoder | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | None = torch.float32,
     ) -> Self:
         """Load a saved bridge, or a branch of the published layout, from a folder or the hub.
 
         `text_encoder` is a Hugging Face folder or hub name, or a loaded encoder; a bridge saved by
-        this library brings its own. `dtype` is that of both networks, None as they are stored.
+        this library brings its own. `dtype` is that of both networks: as in diffusers float32, if
+        nothing else is asked for; None as they are stored.
         Raises `BridgeError` for anything missing, cut, of another kind, or holding code.
         """
         folder = bridge_folder(name)
