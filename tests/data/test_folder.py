@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from bridge_diffusion.data import PairFolder, UnreadablePicture
 from bridge_diffusion.data.pairs import fingerprint
-from bridge_diffusion.data.pixels import fit_square, to_pixels
+from bridge_diffusion.data.pixels import fit_square, read_picture, to_pixels
 from bridge_diffusion.errors import BridgeError
 
 
@@ -61,6 +62,14 @@ def test_clear_pixels_become_white_and_exif_turns(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (8, 4)).save(file, exif=exif)
     assert PairFolder(tmp_path)[0].image.size == (4, 8)
+
+
+def test_sixteen_bits_of_grey_keep_their_shades(tmp_path: Path) -> None:
+    shades = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    for suffix in ("png", "tif"):
+        Image.fromarray(shades).save(tmp_path / f"grey.{suffix}")
+        picture = read_picture(tmp_path / f"grey.{suffix}", "grey")
+        assert [picture.getpixel((x, 0))[0] for x in range(4)] == [0, 1, 128, 255]
 
 
 def test_the_fingerprint_changes_with_any_content(tmp_path: Path) -> None:
