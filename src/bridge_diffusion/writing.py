@@ -18,7 +18,7 @@ def clear_write_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = _system_error(error)
+        number = system_error_number(error)
         if number is None:
             raise
         if number in (errno.ENOSPC, errno.EDQUOT):
@@ -31,7 +31,7 @@ def clear_write_errors(place: Path) -> Iterator[None]:
         ) from error
 
 
-def _system_error(error: Exception) -> int | None:
+def system_error_number(error: Exception) -> int | None:
     """The system's error number; None for an error that is not the system's."""
     if isinstance(error, OSError):
         return error.errno or 0

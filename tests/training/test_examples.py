@@ -1,5 +1,6 @@
 """Encoded at every step or once: the same numbers; a damaged picture is skipped and named."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,7 @@ def test_an_unreadable_picture_is_skipped_counted_and_named(
     make_colours: MakeColours,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     bridge, colours = new_bridge(), make_colours(broken=1)
     from_disk = cached(tmp_path, colours, pipe, bridge)
     assert len(from_disk) == 4

@@ -1,6 +1,9 @@
 """Data sets by name: the emoji world's scenes and their controls."""
 
+from pathlib import Path
+
 import pytest
+from PIL import Image
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.opening import open_dataset
@@ -37,3 +40,14 @@ def test_controls_are_told_apart_by_their_fingerprints() -> None:
 def test_what_there_is_not_is_said(spec: str, said: str) -> None:
     with pytest.raises(BridgeError, match=said):
         open_dataset(spec, 32, 0)
+
+
+def test_pictures_without_a_caption_are_counted_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "b.txt").write_text("b", encoding="utf-8")
+    assert len(open_dataset(str(tmp_path), 8, 0)) == 1
+    assert "2 of 3 pictures" in caplog.text
+    assert "such as a.png" in caplog.text

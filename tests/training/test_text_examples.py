@@ -80,7 +80,7 @@ def test_held_out_pairs_are_never_trained_on(make_colours, tower, tmp_path):
 @pytest.mark.parametrize("cached", [True, False])
 def test_unreadable_pictures_are_skipped_and_named(make_colours, tower, tmp_path, cached, caplog):
     colours = make_colours(size=8, broken=2)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         if cached:
             store = cache_image_features(tmp_path, colours, tower)
             source = CachedTargets(store, batch_size=4, seed=0)

@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from bridge_diffusion.cli.options import Given, takes
+from bridge_diffusion.cli.skipped import tell_skipped
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.request import TrainRequest
-
-_NAMED = 20  # unreadable pictures that are listed one by one
 
 
 @takes(TrainRequest, argument="", parsers={})
@@ -40,10 +39,5 @@ def train(
     from bridge_diffusion.training.branch_run import train_branch
 
     run = train_branch(request)
-    if run.skipped:
-        typer.echo(f"bdm: {len(run.skipped)} unreadable pictures were skipped:", err=True)
-        for name, reason in list(run.skipped.items())[:_NAMED]:
-            typer.echo(f"  {name} ({reason})", err=True)
-        if len(run.skipped) > _NAMED:
-            typer.echo(f"  and {len(run.skipped) - _NAMED} more", err=True)
+    tell_skipped(run.skipped)
     typer.echo(run.result.export)

@@ -7,10 +7,9 @@ from typing import Annotated
 import typer
 
 from bridge_diffusion.cli.options import Given, takes
+from bridge_diffusion.cli.skipped import tell_skipped
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.text_request import TextTrainRequest
-
-_NAMED = 20  # unreadable pictures that are listed one by one
 
 
 @takes(TextTrainRequest, argument="", parsers={})
@@ -42,12 +41,7 @@ def train_text(
     from bridge_diffusion.training.text_run import train_text_encoder
 
     run = train_text_encoder(request)
-    if run.skipped:
-        typer.echo(f"bdm: {len(run.skipped)} unreadable pictures were skipped:", err=True)
-        for name, reason in list(run.skipped.items())[:_NAMED]:
-            typer.echo(f"  {name} ({reason})", err=True)
-        if len(run.skipped) > _NAMED:
-            typer.echo(f"  and {len(run.skipped) - _NAMED} more", err=True)
+    tell_skipped(run.skipped)
     if run.retrieval is not None:
         typer.echo(
             "bdm: of {pairs:,} captions that were never trained on, {top1:.1%} find their own "

@@ -25,12 +25,12 @@ class ReadablePairs:
         """Unreadable pictures met so far: why, by name."""
 
     def pair(self, index: int) -> Pair | None:
-        """The pair at `index`; None if its picture cannot be read, with one warning for each."""
+        """The pair at `index`; None if its picture cannot be read, noted in `skipped`."""
         try:
             return self._dataset[index]
         except UnreadablePicture as unreadable:
             if unreadable.key not in self.skipped:
-                _log.warning("skipped: %s", unreadable)
+                _log.info("skipped: %s", unreadable)
                 self.skipped[unreadable.key] = unreadable.reason
             return None
 
@@ -63,7 +63,7 @@ def encode_pictures(
         try:
             pair = dataset[index]
         except UnreadablePicture as unreadable:
-            _log.warning("skipped: %s", unreadable)
+            _log.info("skipped: %s", unreadable)
             notes.append({"key": unreadable.key, "unreadable": unreadable.reason})
             continue
         notes.append({"key": pair.key, "captions": list(pair.captions)})

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.writing import system_error_number
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 _UNFINISHED = ".unfinished"
@@ -140,7 +141,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(unfinished, ignore_errors=True)
-        if _system_error_number(error) not in _DISK_ERRORS:
+        if system_error_number(error) not in _DISK_ERRORS:
             raise
         raise BridgeError(
             f"{target} could not be written ({error}); what was saved before is untouched: "
@@ -158,14 +159,6 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _system_error_number(error: Exception) -> int | None:
-    if isinstance(error, OSError):
-        return error.errno
-    # safetensors writes in Rust, which reports "... (os error 28)".
-    found = re.search(r"os error (\d+)", str(error))
-    return int(found[1]) if found else None
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

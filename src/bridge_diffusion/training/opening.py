@@ -1,11 +1,14 @@
 """From what the user names to a data set."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 from bridge_diffusion.data.folder import PairFolder
 from bridge_diffusion.data.pairs import FirstPairs, PairDataset, pixel_hash
 from bridge_diffusion.errors import BridgeError
+
+_log = logging.getLogger(__name__)
 
 _WORLD_WORDS = ("all", "english", "shuffled")
 _SCENES = 50_000  # of the emoji world, where no limit is given
@@ -32,6 +35,15 @@ def open_dataset(spec: str, size: int, seed: int, limit: int | None = None) -> P
             f"no data at {spec!r}: give a folder of pictures with .txt captions, or emoji:zh"
         )
     pairs = PairFolder(Path(spec))
+    if without := pairs.without_caption:
+        _log.warning(
+            "%d of %d pictures in %s have no caption and are left out, such as %s: put a .txt "
+            "file of the same name beside each",
+            len(without),
+            len(without) + len(pairs),
+            spec,
+            without[0],
+        )
     if limit is None or limit >= len(pairs):
         return pairs
     return FirstPairs(pairs, limit, pairs.fingerprint)

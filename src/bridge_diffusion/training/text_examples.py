@@ -75,7 +75,7 @@ class LivePictures:
         seed: int,
         hold_out: float = 0.0,
     ) -> None:
-        """Unreadable pictures are skipped with a warning; the next one stands in."""
+        """Unreadable pictures are skipped and noted in `skipped`; the next one stands in."""
         self._pairs, self._size = ReadablePairs(dataset), size
         self._training, held_out = _split(list(range(len(dataset))), hold_out)
         self._order = _order(self._training, batch_size, seed)
