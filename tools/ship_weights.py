@@ -34,10 +34,20 @@ def ship_backbone(source: Path, target: Path) -> None:
     pipe.tokenizer.save_pretrained(target / "tokenizer")
     pipe.scheduler.save_pretrained(target / "scheduler")
     pipe.save_config(target)
+    _forget_sources(target)
+
+
+def _forget_sources(folder: Path) -> None:
+    """diffusers writes into each configuration where the model was loaded from."""
+    for path in folder.rglob("*.json"):
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(values, dict) and values.pop("_name_or_path", None) is not None:
+            path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def ship_bridge(source: Path, target: Path) -> None:
     Bridge.from_pretrained(source, dtype=torch.float16).save_pretrained(target)
+    _forget_sources(target)
 
 
 def main() -> None:
