@@ -11,7 +11,6 @@ from bridge_diffusion.evaluation.evaluator import (
     ImageTextEvaluator,
     LoadedEvaluator,
 )
-from bridge_diffusion.evaluation.world import shipped_drawings
 from bridge_diffusion.worlds.emoji.concepts import Concept, find_concept
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 
@@ -23,7 +22,7 @@ def bridge(new_release_bridge: Callable[[], Bridge]) -> Bridge:
 
 @pytest.fixture(scope="session")
 def drawings() -> Sprites:
-    return shipped_drawings()
+    return Sprites.shipped("noto")
 
 
 @pytest.fixture

@@ -68,10 +68,11 @@ def world(
     from bridge_diffusion.bridge import Bridge
     from bridge_diffusion.evaluation.plan import WorldOptions
     from bridge_diffusion.evaluation.report import check_folder, write_report
-    from bridge_diffusion.evaluation.world import evaluate_world, shipped_drawings
+    from bridge_diffusion.evaluation.world import evaluate_world
     from bridge_diffusion.generation.loading import open_model
     from bridge_diffusion.generation.request import GenerationRequest
     from bridge_diffusion.worlds.emoji.concepts import all_concepts, small_world
+    from bridge_diffusion.worlds.emoji.sprites import Sprites
 
     options = WorldOptions(
         language=language,
@@ -99,7 +100,7 @@ def world(
             options,
             concepts=all_concepts() if concepts is World.all else small_world(language),
             controls=others,
-            drawings=shipped_drawings(),
+            drawings=Sprites.shipped("noto"),
             progress=bar.show,
         )
     about = {

@@ -110,11 +110,6 @@ class WorldResult:
         return None
 
 
-def shipped_drawings() -> Sprites:
-    """The Noto drawings that come with the package: the small worlds' and some more."""
-    return Sprites.shipped("noto")
-
-
 def evaluate_world(
     pipe: Any,
     bridge: Bridge,
