@@ -1,13 +1,13 @@
 """Tiny backbones and branches of the real classes, with drawn weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from bridge_diffusion.models import BridgeBranch, NativePart, PackLayout, Segment
+from bridge_diffusion.models import BackboneHooks, BridgeBranch, NativePart, PackLayout, Segment
 from bridge_diffusion.text import NativeEmbeddings
 
 ENGLISH_WIDTH = 24
@@ -82,6 +82,21 @@ def segment() -> Segment:
 @pytest.fixture
 def layout(segment: Segment) -> PackLayout:
     return PackLayout(english_width=ENGLISH_WIDTH, segments=(segment,))
+
+
+@pytest.fixture
+def hooks(unet: UNet2DConditionModel, branch: BridgeBranch, layout: PackLayout) -> BackboneHooks:
+    """The branch at work in the backbone."""
+    hooks = BackboneHooks(layout.english_width)
+    hooks.add(branch, layout.segments[0].native_tokens)
+    hooks.attach(unet)
+    return hooks
+
+
+@pytest.fixture
+def no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -12,28 +12,16 @@ from torch import Tensor, nn
 from bridge_diffusion import BridgeError
 from bridge_diffusion.models import BackboneHooks, BridgeBranch, PackLayout
 
+pytestmark = pytest.mark.usefixtures("no_grad")
+
 Draw = Callable[..., Tensor]
 Pair = Callable[..., Tensor]
-
-
-@pytest.fixture(autouse=True)
-def _no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
 
 
 @pytest.fixture
 def plain_unet(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """The backbone without any hook."""
     return copy.deepcopy(unet)
-
-
-@pytest.fixture
-def hooks(unet: UNet2DConditionModel, branch: BridgeBranch, layout: PackLayout) -> BackboneHooks:
-    hooks = BackboneHooks(layout.english_width)
-    hooks.add(branch, layout.segments[0].native_tokens)
-    hooks.attach(unet)
-    return hooks
 
 
 def by_hand(

@@ -14,18 +14,10 @@ from accelerate.hooks import UserCpuOffloadHook
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from bridge_diffusion.models import BackboneHooks, BridgeBranch, PackLayout
+from bridge_diffusion.models import BackboneHooks, BridgeBranch
 
 Draw = Callable[..., Tensor]
 Pair = Callable[..., Tensor]
-
-
-@pytest.fixture
-def hooks(unet: UNet2DConditionModel, branch: BridgeBranch, layout: PackLayout) -> BackboneHooks:
-    hooks = BackboneHooks(layout.english_width)
-    hooks.add(branch, layout.segments[0].native_tokens)
-    hooks.attach(unet)
-    return hooks
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """The encoder half computed once: the same noise, and only where the halves are one pair."""
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,24 +10,12 @@ from diffusers.models.attention_processor import AttnProcessor2_0, PAGIdentitySe
 from torch import Tensor
 
 from bridge_diffusion import BridgeError
-from bridge_diffusion.models import BackboneHooks, BridgeBranch, PackLayout
+from bridge_diffusion.models import BackboneHooks, BridgeBranch
+
+pytestmark = pytest.mark.usefixtures("no_grad")
 
 Draw = Callable[..., Tensor]
 Pair = Callable[..., Tensor]
-
-
-@pytest.fixture(autouse=True)
-def _no_grad() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture
-def hooks(unet: UNet2DConditionModel, branch: BridgeBranch, layout: PackLayout) -> BackboneHooks:
-    hooks = BackboneHooks(layout.english_width)
-    hooks.add(branch, layout.segments[0].native_tokens)
-    hooks.attach(unet)
-    return hooks
 
 
 @pytest.fixture
