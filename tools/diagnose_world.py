@@ -4,14 +4,16 @@
 
 The autoencoder: of the vendor's drawings of scored scenes, encoded and decoded, how many does the
 evaluator recognise? The text encoders: a linear classifier reads the concept off the mean hidden
-state of captions it was not trained on. Half a minute on two cores; nothing is written.
+state of captions it was not trained on. The UNet and the branch: the training loss where all of
+the UNet reads the caption, its encoder alone, its decoder alone, none of it, or the branch beside
+it. Half a minute on two cores; nothing is written.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from diffusers import StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from bridge_diffusion.bridge import Bridge
@@ -19,10 +21,12 @@ from bridge_diffusion.data.pixels import pixel_batch, to_pictures
 from bridge_diffusion.evaluation.evaluator import SIDE, load_evaluator
 from bridge_diffusion.evaluation.plan import GROUPS, group_of, scored_singles
 from bridge_diffusion.evaluation.retrieval import ranks, top_k
+from bridge_diffusion.training.examples import encode_pixels
 from bridge_diffusion.worlds.emoji.concepts import small_world
 from bridge_diffusion.worlds.emoji.paths import backbone_folder, bridge_folder
 from bridge_diffusion.worlds.emoji.scenes import EmojiScenes
 from bridge_diffusion.worlds.emoji.sprites import Sprites
+from bridge_diffusion.worlds.emoji.train.backbone import decoder_reading
 
 _CAPTIONS, _BATCH, _TRAINED = 9_000, 256, 0.8
 
@@ -76,6 +80,46 @@ def mean_state(states: Tensor, mask: Tensor) -> Tensor:
     return (states * weights).sum(1) / weights.sum(1)
 
 
+@torch.no_grad()
+def diagnose_reading(pipe: StableDiffusionPipeline, bridge: Bridge) -> None:
+    """Mean squared error of the prediction, at evenly spread steps, of shared scored scenes."""
+    drawings, scheduler = Sprites.shipped("noto"), DDPMScheduler.from_config(pipe.scheduler.config)
+    shared = [concept for concept in small_world("zh") if not concept.held_out]
+    scenes = [scene for concept in shared for scene in scored_singles(concept)][:_BATCH]
+    z = encode_pixels(pipe.vae, pixel_batch([scene.render(drawings, SIDE) for scene in scenes]))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(z.shape, generator=generator)
+    t = torch.arange(len(z)) * scheduler.config.num_train_timesteps // len(z)
+    t = t[torch.randperm(len(z), generator=generator)]
+    noisy, target = scheduler.add_noise(z, noise, t), scheduler.get_velocity(z, noise, t)
+
+    def report(reader: str, predicted: Tensor) -> None:
+        print(f"loss, read by {reader}: {(predicted - target).square().mean():.4f}")
+
+    english = pipe.encode_prompt([scene.caption("en") for scene in scenes], "cpu", 1, False)[0]
+    none = pipe.encode_prompt([""] * len(scenes), "cpu", 1, False)[0]
+    report("all of the UNet", pipe.unet(noisy, t, english).sample)
+    for reader, encoder, decoder in (
+        ("its encoder alone", english, none),
+        ("its decoder alone", none, english),
+        ("none of it", none, none),
+    ):
+        with decoder_reading(pipe.unet, decoder):
+            report(reader, pipe.unet(noisy, t, encoder).sample)
+    native = bridge.text_encoder.encode([scene.caption("zh") for scene in scenes])
+    down, mid = bridge.branch(noisy, t, native.hidden, native.mask)
+    report(
+        "the branch",
+        pipe.unet(
+            noisy,
+            t,
+            none,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=mid,
+        ).sample,
+    )
+
+
 def main() -> None:
     pipe = StableDiffusionPipeline.from_pretrained(backbone_folder())
     bridge = Bridge.from_pretrained(bridge_folder())
@@ -93,6 +137,7 @@ def main() -> None:
     diagnose_autoencoder(pipe)
     diagnose_text("zh", native)
     diagnose_text("en", english)
+    diagnose_reading(pipe, bridge)
 
 
 if __name__ == "__main__":

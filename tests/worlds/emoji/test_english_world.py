@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.worlds.emoji.sprites import Sprites
+from bridge_diffusion.worlds.emoji.train.backbone import BackboneTask
 from bridge_diffusion.worlds.emoji.train.recipes import DEBUG, find_recipe
 from bridge_diffusion.worlds.emoji.train.stages import STAGES, WorldBuild
 
@@ -46,6 +47,48 @@ def test_the_empty_caption_is_row_zero_and_captions_are_stored_once(built: World
     assert len(scenes["states"]) <= DEBUG.scenes + 1
     empty = scenes["states"][0]
     assert not any(torch.equal(empty, state) for state in scenes["states"][1:])
+
+
+def test_the_decoder_alone_often_reads_nothing_in_training(built: WorldBuild) -> None:
+    task = STAGES["unet"](built)
+    assert isinstance(task, BackboneTask)
+    unet, empty = task.unet, task.scenes.states[0].float()
+    seen: dict[str, torch.Tensor] = {}
+    blocks = {"encoder": unet.down_blocks[-1], "mid": unet.mid_block, "decoder": unet.up_blocks[0]}
+    for part, block in blocks.items():
+        block.attentions[0].transformer_blocks[0].attn2.register_forward_pre_hook(
+            lambda _, __, kwargs, part=part: seen.update({part: kwargs["encoder_hidden_states"]}),
+            with_kwargs=True,
+        )
+    rates, scenes = {"encoder": 0.0, "decoder": 0.0}, 0
+    for index in range(60):
+        batch = task.batch(index)
+        task.loss(batch, torch.Generator().manual_seed(index))
+        assert torch.equal(seen["mid"], seen["encoder"])
+        has_none = {part: (seen[part] == empty).all(dim=(1, 2)) for part in rates}
+        assert has_none["decoder"][has_none["encoder"]].all()
+        same = ~has_none["decoder"]
+        assert torch.equal(seen["decoder"][same], seen["encoder"][same])
+        rates = {part: rates[part] + has_none[part].sum().item() for part in rates}
+        scenes += len(same)
+    assert rates["encoder"] / scenes == pytest.approx(0.1, abs=0.05)
+    assert rates["decoder"] / scenes == pytest.approx(1 - 0.9 * 0.3, abs=0.08)
+
+
+def test_the_decoder_reads_the_prompt_when_drawing(built: WorldBuild) -> None:
+    task = STAGES["unet"](built)
+    assert isinstance(task, BackboneTask)
+    task.loss(task.batch(0), torch.Generator().manual_seed(0))
+    stock = StableDiffusionPipeline.from_pretrained(built.exported("unet"))
+    task.unet.load_state_dict(stock.unet.state_dict())
+    drawn = []
+    for pipe in (task.pipeline(), stock):
+        pipe.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(0)
+        drawn.append(
+            pipe("dog", num_inference_steps=2, output_type="np", generator=generator).images
+        )
+    assert abs(drawn[0] - drawn[1]).max() < 1e-5
 
 
 def test_a_stage_starts_from_exported_weights(built: WorldBuild, tmp_path: Path) -> None:

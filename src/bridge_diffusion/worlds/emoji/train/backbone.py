@@ -1,8 +1,10 @@
 """The English world's UNet, and the Stable Diffusion folder it ends up in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,9 +104,15 @@ class EncodedScenes:
 
 
 class BackboneTask:
-    """Velocity prediction, a caption dropped now and then (Ho & Salimans 2022, algorithm 1)."""
+    """Velocity prediction, a caption dropped now and then (Ho & Salimans 2022, algorithm 1).
+
+    Left alone, a UNet of this size reads text in its decoder only, and its encoder, which a bridge
+    copies and whose features a bridge adds to, comes to know nothing of the prompt. So the caption
+    is often dropped for the decoder alone: what it says has to come through the encoder then.
+    """
 
     caption_dropout = 0.1
+    decoder_caption_dropout = 0.7
 
     def __init__(
         self,
@@ -131,10 +139,15 @@ class BackboneTask:
         random = np.random.default_rng((self.seed, index))
         chosen = torch.from_numpy(random.integers(len(self.scenes.latents), size=self.batch_size))
         captions = self.scenes.caption_of[chosen]
-        captions = torch.where(
-            torch.from_numpy(random.random(self.batch_size) < self.caption_dropout), 0, captions
-        )
-        return {"latents": self.scenes.latents[chosen], "states": self.scenes.states[captions]}
+        dropped = torch.from_numpy(random.random(self.batch_size))
+        captions = torch.where(dropped < self.caption_dropout, 0, captions)
+        dropped = torch.from_numpy(random.random(self.batch_size))
+        decoder_captions = torch.where(dropped < self.decoder_caption_dropout, 0, captions)
+        return {
+            "latents": self.scenes.latents[chosen],
+            "states": self.scenes.states[captions],
+            "decoder_states": self.scenes.states[decoder_captions],
+        }
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         z = batch["latents"].float().to(memory_format=torch.channels_last)
@@ -142,7 +155,8 @@ class BackboneTask:
         steps = self.scheduler.config.num_train_timesteps
         t = torch.randint(steps, (len(z),), generator=generator).to(z.device)
         noisy = self.scheduler.add_noise(z, noise, t)
-        predicted = self.unet(noisy, t, batch["states"].float()).sample
+        with decoder_reading(self.unet, batch["decoder_states"].float()):
+            predicted = self.unet(noisy, t, batch["states"].float()).sample
         target = self.scheduler.get_velocity(z, noise, t)
         return {"loss": (predicted.float() - target).pow(2).mean()}
 
@@ -170,6 +184,27 @@ class BackboneTask:
 
     def export(self, folder: Path) -> None:
         self.pipeline().save_pretrained(folder)
+
+
+@contextmanager
+def decoder_reading(
+    unet: UNet2DConditionModel, states: Float[Tensor, "batch tokens width"]
+) -> Iterator[None]:
+    """Inside, the decoder reads `states`, while encoder and mid block read what a call says."""
+
+    def swap(
+        _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if "encoder_hidden_states" in kwargs:  # blocks without attention take none
+            kwargs = {**kwargs, "encoder_hidden_states": states}
+        return args, kwargs
+
+    hooks = [block.register_forward_pre_hook(swap, with_kwargs=True) for block in unet.up_blocks]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def new_unet(

@@ -103,20 +103,6 @@ class WorldRecipe:
         return all_concepts() if self.concepts == "all" else small_world(language)
 
 
-# Single objects are most of the scenes: they are what a young model has to learn first.
-_SMALL_KINDS = {
-    "single": 0.62,
-    "single_small": 0.02,
-    "single_large": 0.12,
-    "single_left": 0.03,
-    "single_right": 0.03,
-    "single_top": 0.03,
-    "single_bottom": 0.03,
-    "pair_left_right": 0.04,
-    "pair_top_bottom": 0.04,
-    "gradient_top_bottom": 0.04,
-}
-
 DEBUG = WorldRecipe(
     name="debug",
     size=32,
@@ -145,7 +131,6 @@ CPU = WorldRecipe(
     factor=4,
     concepts="small",
     scenes=40_000,
-    kinds=_SMALL_KINDS,
     autoencoder_width=48,
     autoencoder_crop=32,
     text_width=192,
