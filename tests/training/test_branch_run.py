@@ -91,8 +91,8 @@ def test_a_bridge_is_trained_further(request_for: TrainRequest, tmp_path: Path) 
         ({"size": 31}, "--size is 31, it must be a multiple of 4"),
         ({"data": "nowhere"}, "no data at 'nowhere'"),
         ({"model": "nowhere"}, "nothing at nowhere"),
-        ({"images": 0}, "images is 0"),
-        ({"limit": 0}, "the limit is 0"),
+        ({"images": 0}, "--images is 0"),
+        ({"limit": 0}, "--limit is 0"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(

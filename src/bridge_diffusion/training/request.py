@@ -1,6 +1,7 @@
 """What a user asks of `bdm train`, and the recipe that it comes to. Imports no torch."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,14 @@ class TrainRequest:
                 "give either --text-encoder, to start a new bridge, or --bridge, to train one "
                 "further with its own text encoder"
             )
+        for name in ("images", "batch_size", "accumulate", "limit"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                flag = name.replace("_", "-")
+                raise BridgeError(f"--{flag} is {count}, it must be 1 or more")
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise BridgeError(f"--lr is {self.lr}, it must be above 0")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise BridgeError(f"--time-limit is {self.time_limit} s, it must be above 0")
 
     def resolved(self) -> BranchRecipe:
         """The recipe with what the user changed. BridgeError for a value that is not allowed."""
