@@ -61,7 +61,7 @@ def test_without_json_a_table_and_the_page(evaluate: Callable, tmp_path: Path) -
         (["--control", "a=b", "--control", "a=c"], "twice"),
         (["--control", "a=no-such-folder"], "no-such-folder"),
         (["--bridge", "none"], "give a bridge"),
-        (["--time-limit", -1], "time_limit is -60"),
+        (["--minutes", -1], "--minutes is -1, it must be above 0"),
         (["--out", "/dev/null/x"], "/dev/null"),
     ],
 )

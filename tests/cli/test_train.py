@@ -46,7 +46,7 @@ def test_the_dry_run_prints_the_whole_recipe_and_writes_nothing(
         ([*WHOLE, "--model", "nowhere"], "nothing at nowhere"),
         ([*WHOLE, "--dry-run", "--batch-size", "0"], "--batch-size is 0, it must be 1 or more"),
         ([*WHOLE, "--dry-run", "--lr", "nan"], "--lr is nan, it must be above 0"),
-        ([*WHOLE, "--dry-run", "--time-limit", "0"], "--time-limit is 0.0 s, it must be above 0"),
+        ([*WHOLE, "--dry-run", "--minutes", "0"], "--minutes is 0, it must be above 0"),
     ],
 )
 def test_a_mistake_is_one_error(app: typer.Typer, arguments: list[str], words: str) -> None:

@@ -45,6 +45,10 @@ def test_show() -> None:
         (("data", "--out", "x", "--vendors", ","), "no vendor given"),
         (("data", "--out", "x", "--size", "4"), "a size of 4 pixels"),
         (("data", "--out", "x", "--fluent", "nowhere"), "cannot read nowhere/chars.json"),
+        (
+            ("train", "--recipe", "debug", "--out", "x", "--minutes", "0"),
+            "--minutes is 0, it must be above 0",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bridge_diffusion.cli.options import seconds_in
 from bridge_diffusion.errors import BridgeError
 
 if TYPE_CHECKING:
@@ -47,9 +48,7 @@ def world(
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 5.0,
     seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
     batch: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
-    time_limit: Annotated[
-        float | None, typer.Option(metavar="MINUTES", help="End the drawing after this long.")
-    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="End the drawing after this long.")] = None,
     device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda ...")] = "auto",
     out: Annotated[
         Path, typer.Option(help="A folder for results.md, the JSON and the pictures.")
@@ -81,7 +80,7 @@ def world(
         guidance=guidance,
         seed=seed,
         batch_size=batch,
-        time_limit=None if time_limit is None else 60 * time_limit,
+        time_limit=seconds_in(minutes),
     )
     check_folder(out)
     opened = open_model(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bridge_diffusion.cli.options import seconds_in
 from bridge_diffusion.errors import BridgeError
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def train(
         device=device,
         seed=seed,
         start=start,
-        seconds=None if minutes is None else 60 * minutes,
+        seconds=seconds_in(minutes),
     )
     usual = WHOLE if control is None else ("text", "branch")
     build.run(

@@ -90,7 +90,7 @@ def loop_config(request: TrainRequest, recipe: BranchRecipe, device: str) -> Loo
     return LoopConfig(
         run_dir=request.out,
         seed=request.seed,
-        time_limit=request.time_limit,
+        time_limit=None if request.minutes is None else 60 * request.minutes,
         device=device,
         **values,
     )

@@ -50,8 +50,8 @@ class TrainRequest:
     """Where to train: auto, cpu, cuda, cuda:1, mps."""
     seed: int = 0
     """Seed of the order, the noise and whatever starts fresh."""
-    time_limit: float | None = None
-    """Seconds after which to save, export and end; the same command goes on."""
+    minutes: float | None = None
+    """Minutes after which to save, export and end; the same command goes on."""
     language: str = ""
     """Languages of the captions for the model card, BCP 47, separated by commas."""
     licence: str = "unknown"
@@ -77,8 +77,8 @@ class TrainRequest:
                 raise BridgeError(f"--{flag} is {count}, it must be 1 or more")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise BridgeError(f"--lr is {self.lr}, it must be above 0")
-        if self.time_limit is not None and not self.time_limit > 0:
-            raise BridgeError(f"--time-limit is {self.time_limit} s, it must be above 0")
+        if self.minutes is not None and not self.minutes > 0:
+            raise BridgeError(f"--minutes is {self.minutes:g}, it must be above 0")
 
     def resolved(self) -> BranchRecipe:
         """The recipe with what the user changed. BridgeError for a value that is not allowed."""

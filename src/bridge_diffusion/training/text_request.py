@@ -58,8 +58,8 @@ class TextTrainRequest:
     """Where to train: auto, cpu, cuda, cuda:1, mps."""
     seed: int = 0
     """Seed of the order, of dropout and of a new text encoder's weights."""
-    time_limit: float | None = None
-    """Seconds after which to save, export and end; the same command goes on."""
+    minutes: float | None = None
+    """Minutes after which to save, export and end; the same command goes on."""
 
     def __post_init__(self) -> None:
         pictures = (self.data is not None, self.image_tower is not None)

@@ -109,7 +109,7 @@ def _loop_config(request: TextTrainRequest, device: str) -> LoopConfig:
         seed=request.seed,
         log_every=max(request.batch_size, request.images // 200),
         checkpoint_every=max(request.batch_size, request.images // 10),
-        time_limit=request.time_limit,
+        time_limit=None if request.minutes is None else 60 * request.minutes,
         device=device,
     )
 

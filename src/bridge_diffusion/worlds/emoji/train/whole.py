@@ -132,7 +132,7 @@ class WholeBuild:
             precision="bf16",
             device=self.device,
             seed=self.seed,
-            time_limit=limit,
+            minutes=None if limit is None else limit / 60,
         )
         return train_text_encoder(request).result
 
@@ -149,7 +149,7 @@ class WholeBuild:
             cache=self.root / "cache",
             device=self.device,
             seed=self.seed,
-            time_limit=limit,
+            minutes=None if limit is None else limit / 60,
             language="en" if self.control == "english" else self.language,
             licence=_LICENCE,
             training_data=_TRAINING_DATA,
