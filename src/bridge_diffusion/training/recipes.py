@@ -72,7 +72,7 @@ DEBUG = BranchRecipe(
 """Seconds on one core: does the whole way work?"""
 
 CPU = BranchRecipe(
-    images=400_000,
+    images=460_000,
     batch_size=64,
     learning_rate=1e-3,
     warmup_images=5_000,
