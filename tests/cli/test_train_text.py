@@ -107,6 +107,7 @@ def test_a_dry_run_prints_all_settings(bdm: Callable, tmp_path: Path) -> None:
         (("--parallel", "x", "--teacher", "y", "--train-image-tower"), "needs --data"),
         (("--data", "x", "--image-tower", "y", "--hold-out", "1"), "hold_out is 1.0"),
         (("--data", "x", "--image-tower", "y", "--layers", "0"), "layers is 0"),
+        (("--data", "x", "--image-tower", "y", "--minutes", "0"), "--minutes is 0, it must"),
         (("--data", "x", "--image-tower", "nowhere"), "'nowhere' is not a folder"),
         (("--parallel", "nowhere.tsv", "--teacher", "y"), "nowhere.tsv cannot be read"),
     ],

@@ -13,8 +13,6 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from bridge_diffusion.errors import BridgeError
-
 Given = Mapping[str, Any]
 """The fields that the user gave, by name; those left out are absent."""
 
@@ -116,10 +114,3 @@ def _field_docs(options: type) -> dict[str, str]:
         ):
             docs[statement.target.id] = " ".join(str(after.value.value).split())
     return docs
-
-
-def seconds_in(minutes: float | None) -> float | None:
-    """What `--minutes` comes to. BridgeError if that is no time."""
-    if minutes is not None and not minutes > 0:
-        raise BridgeError(f"--minutes is {minutes:g}, it must be above 0")
-    return None if minutes is None else 60 * minutes

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge_diffusion.cli.options import seconds_in
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.config import seconds_in
 
 if TYPE_CHECKING:
     from bridge_diffusion.worlds.emoji.concepts import Concept

@@ -17,7 +17,7 @@ from bridge_diffusion.models.branch import BridgeBranch
 from bridge_diffusion.models.config import family_of
 from bridge_diffusion.text import NativeTextEncoder
 from bridge_diffusion.training.branch import BranchOptions, BranchTask
-from bridge_diffusion.training.config import LoopConfig
+from bridge_diffusion.training.config import LoopConfig, seconds_in
 from bridge_diffusion.training.counting import counting
 from bridge_diffusion.training.examples import (
     CachedExamples,
@@ -90,7 +90,7 @@ def loop_config(request: TrainRequest, recipe: BranchRecipe, device: str) -> Loo
     return LoopConfig(
         run_dir=request.out,
         seed=request.seed,
-        time_limit=None if request.minutes is None else 60 * request.minutes,
+        time_limit=seconds_in(request.minutes),
         device=device,
         **values,
     )

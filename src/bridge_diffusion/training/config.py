@@ -123,3 +123,10 @@ class LoopConfig:
         del values["run_dir"]
         values["betas"] = list(self.betas)
         return values
+
+
+def seconds_in(minutes: float | None) -> float | None:
+    """What `--minutes` comes to. BridgeError if that is no time."""
+    if minutes is not None and not minutes > 0:
+        raise BridgeError(f"--minutes is {minutes:g}, it must be above 0")
+    return None if minutes is None else 60 * minutes

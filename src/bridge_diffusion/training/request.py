@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.config import seconds_in
 from bridge_diffusion.training.recipes import RECIPES, BranchRecipe
 
 
@@ -77,8 +78,7 @@ class TrainRequest:
                 raise BridgeError(f"--{flag} is {count}, it must be 1 or more")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise BridgeError(f"--lr is {self.lr}, it must be above 0")
-        if self.minutes is not None and not self.minutes > 0:
-            raise BridgeError(f"--minutes is {self.minutes:g}, it must be above 0")
+        seconds_in(self.minutes)
 
     def resolved(self) -> BranchRecipe:
         """The recipe with what the user changed. BridgeError for a value that is not allowed."""

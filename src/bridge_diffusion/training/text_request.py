@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.config import seconds_in
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +82,7 @@ class TextTrainRequest:
                 )
         if not 0 <= self.hold_out < 1:
             raise BridgeError(f"hold_out is {self.hold_out}, it must be from 0 to below 1")
+        seconds_in(self.minutes)
         for name in ("layers", "vocabulary"):
             if getattr(self, name) < 1:
                 raise BridgeError(f"{name} is {getattr(self, name)}, it must be 1 or more")

@@ -15,7 +15,7 @@ from bridge_diffusion.generation.loading import choose_device
 from bridge_diffusion.text import TextEncoding, families
 from bridge_diffusion.text.from_scratch import new_bert, train_tokenizer
 from bridge_diffusion.text.native import stored_encoding
-from bridge_diffusion.training.config import LoopConfig
+from bridge_diffusion.training.config import LoopConfig, seconds_in
 from bridge_diffusion.training.counting import counting
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.opening import open_dataset
@@ -109,7 +109,7 @@ def _loop_config(request: TextTrainRequest, device: str) -> LoopConfig:
         seed=request.seed,
         log_every=max(request.batch_size, request.images // 200),
         checkpoint_every=max(request.batch_size, request.images // 10),
-        time_limit=None if request.minutes is None else 60 * request.minutes,
+        time_limit=seconds_in(request.minutes),
         device=device,
     )
 

@@ -1,6 +1,6 @@
 """Sizes of the emoji world: complete settings by name."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,6 @@ from bridge_diffusion.worlds.emoji.concepts import (
     english_concepts,
     small_world,
 )
-from bridge_diffusion.worlds.emoji.scenes import DEFAULT_KINDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +68,6 @@ class WorldRecipe:
     """All 852 concepts, or the part that trains on two cores."""
     scenes: int
     """Scenes that are encoded once and trained on again and again."""
-    kinds: dict[str, float] = field(default_factory=lambda: dict(DEFAULT_KINDS))
-    """Weights of the kinds of scene."""
     autoencoder_width: int
     """Channels of the autoencoder."""
     autoencoder_crop: int

@@ -18,7 +18,7 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.checkpoint import atomic_folder
 from bridge_diffusion.training.loop import Task, TrainResult, train
 from bridge_diffusion.worlds.emoji.concepts import Concept, english_concepts
-from bridge_diffusion.worlds.emoji.scenes import EmojiScenes
+from bridge_diffusion.worlds.emoji.scenes import DEFAULT_KINDS, EmojiScenes
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 from bridge_diffusion.worlds.emoji.train.autoencoder import AutoencoderTask, new_autoencoder
 from bridge_diffusion.worlds.emoji.train.backbone import BackboneTask, EncodedScenes, new_unet
@@ -83,7 +83,6 @@ class WorldBuild:
             size=self.recipe.size,
             count=count,
             seed=self.seed,
-            kinds=self.recipe.kinds,
         )
 
     def run(self, stage: str, time_limit: float | None = None) -> TrainResult:
@@ -202,7 +201,7 @@ def _encoded_scenes(
     recipe = build.recipe
     # Named by all that decides it, so that a stale one is never read.
     identity = (module_hash(vae), vae.config.scaling_factor, module_hash(text_encoder))
-    rest = (recipe.name, recipe.size, recipe.scenes, sorted(recipe.kinds.items()), build.seed)
+    rest = (recipe.name, recipe.size, recipe.scenes, sorted(DEFAULT_KINDS.items()), build.seed)
     key = hashlib.sha256(repr((*identity, *rest)).encode()).hexdigest()[:16]
     file = build.root / f"unet-scenes-{key}.safetensors"
     if not file.exists():
