@@ -49,11 +49,11 @@ def diagnose_text(language: str, encode: Callable[[Sequence[str]], Tensor]) -> N
     data = EmojiScenes.shipped(language=language, size=SIDE)
     captions, concepts = [], []
     for index in range(_CAPTIONS):
-        scene, text, _ = data.scene(index)
+        scene, said, _ = data.scene(index)
         concept = scene.concepts[0]
-        named = len(scene.concepts) == 1 and concept.names[language] in text
+        named = len(scene.concepts) == 1 and concept.names[language] in said.native
         if named and not (language == "en" and concept.held_out):
-            captions.append(text)
+            captions.append(said.native)
             concepts.append(concept.codepoints)
     rows = {code: row for row, code in enumerate(sorted(set(concepts)))}
     right = torch.tensor([rows[code] for code in concepts])

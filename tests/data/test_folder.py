@@ -33,6 +33,20 @@ def test_pairs_come_by_path_with_a_caption_a_line(tmp_path: Path) -> None:
     assert (data[1].image.mode, data[1].image.size) == ("RGB", (40, 30))
 
 
+def test_english_beside_a_caption_is_one_line(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "红包")
+    put(tmp_path, "b.png", "月饼")
+    before = PairFolder(tmp_path).fingerprint
+    (tmp_path / "b.en.txt").write_text("on a beach\n", encoding="utf-8")
+    data = PairFolder(tmp_path)
+    assert [data[0].english, data[1].english] == ["", "on a beach"]
+    assert data[1].captions == ("月饼",)
+    assert data.fingerprint != before
+    (tmp_path / "b.en.txt").write_text("on a beach\nwatercolor", encoding="utf-8")
+    with pytest.raises(BridgeError, match=r"b\.en\.txt has 2 lines; write the English text on one"):
+        PairFolder(tmp_path)
+
+
 def test_pictures_without_a_caption_are_listed(tmp_path: Path) -> None:
     put(tmp_path, "a.png", "红包")
     put(tmp_path, "b.png", None)

@@ -20,7 +20,7 @@ COLOURS = {"红色": "red", "绿色": "green", "蓝色": "blue", "黄色": "yell
 
 @dataclass(frozen=True)
 class Colours:
-    """One plain picture a colour, with two captions each."""
+    """One plain picture a colour, with two captions each, and an English text for every other."""
 
     size: int = 32
     broken: int | None = None
@@ -33,7 +33,8 @@ class Colours:
         if index == self.broken:
             raise UnreadablePicture(colour, "truncated")
         image = Image.new("RGB", (self.size, self.size), colour)
-        return Pair(image=image, captions=(name, f"{name}的图"), key=colour)
+        english = "" if index % 2 else colour
+        return Pair(image=image, captions=(name, f"{name}的图"), key=colour, english=english)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ NewBridge = Callable[[], Bridge]
 @pytest.fixture
 def new_task(pipe: StableDiffusionPipeline, make_colours: Callable[[], PairDataset]) -> NewTask:
     def make(bridge: Bridge, options: BranchOptions = OPTIONS) -> BranchTask:
-        examples = LiveExamples(make_colours(), pipe.vae, bridge.text_encoder, size=32)
+        examples = LiveExamples(make_colours(), pipe, bridge.text_encoder, size=32)
         return BranchTask(pipe, bridge, examples, options)
 
     return make
@@ -145,10 +145,29 @@ def test_an_untrained_branch_has_the_loss_of_the_backbone(
     z = pipe.vae.encode(batch["pixels"]).latent_dist.mode() * pipe.vae.config.scaling_factor
     noise = torch.randn(z.shape, generator=generator)
     t = torch.randint(1000, (4,), generator=generator)
-    english = pipe.encode_prompt("", "cpu", 1, False)[0].expand(4, -1, -1)
+    assert set(batch["english"]) > {""}, "some of the batch should have an English text, some none"
+    english = pipe.encode_prompt(batch["english"], "cpu", 1, False)[0]
     noisy = DDPMScheduler.from_config(pipe.scheduler.config).add_noise(z, noise, t)
     predicted = pipe.unet(noisy, t, english).sample
     assert loss.item() == pytest.approx((predicted - noise).square().mean().item(), rel=1e-6)
+
+
+def test_timesteps_are_drawn_towards_the_noise(new_task: NewTask, new_bridge: NewBridge) -> None:
+    """The logit of t/T is normal with deviation 1 (Esser et al. 2024, equation 19)."""
+
+    def timesteps(mean: float | None) -> torch.Tensor:
+        task = new_task(new_bridge(), replace(OPTIONS, timestep_logit_mean=mean))
+        seen: list[torch.Tensor] = []
+        task.bridge.branch.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
+        task.examples.encoded = lambda batch, encoded=task.examples.encoded(task.batch(0)): encoded  # type: ignore[method-assign]
+        for index in range(100):
+            task.loss(task.batch(0), stream_generator(0, index))
+        return torch.cat(seen).float() / 1000
+
+    logits = timesteps(0.5).logit(eps=1e-3)
+    assert logits.mean().item() == pytest.approx(0.5, abs=0.15)
+    assert logits.std().item() == pytest.approx(1.0, abs=0.15)
+    assert timesteps(None).mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_velocity_and_min_snr_follow_their_formulas(

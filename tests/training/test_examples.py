@@ -20,10 +20,12 @@ from bridge_diffusion.training.examples import (
     Encoded,
     Examples,
     LiveExamples,
+    cache_english,
     cache_pictures,
     cache_texts,
     captions_of,
     encode_pixels,
+    english_of,
     literal_prompt,
 )
 from bridge_diffusion.training.order import Pick, ShuffledOrder
@@ -35,7 +37,8 @@ def cached(
     cache: Path, dataset: PairDataset, pipe: StableDiffusionPipeline, bridge: Bridge
 ) -> CachedExamples:
     pictures = cache_pictures(cache, dataset, pipe.vae, size=32)
-    return CachedExamples(pictures, cache_texts(cache, captions_of(pictures), bridge.text_encoder))
+    texts = cache_texts(cache, captions_of(pictures), bridge.text_encoder)
+    return CachedExamples(pictures, texts, cache_english(cache, english_of(pictures), pipe))
 
 
 def encoded(examples: Examples, picks: list[Pick]) -> Encoded:
@@ -49,11 +52,16 @@ def test_cached_is_what_live_gives(
     make_colours: MakeColours,
 ) -> None:
     bridge = new_bridge()
-    live = LiveExamples(make_colours(), pipe.vae, bridge.text_encoder, size=32)
+    live = LiveExamples(make_colours(), pipe, bridge.text_encoder, size=32)
     picks = [Pick(0, 0.0), Pick(4, 0.9), Pick(2, None)]
     a = encoded(live, picks)
     b = encoded(cached(tmp_path, make_colours(), pipe, bridge), picks)
     assert torch.allclose(a.latents, b.latents, atol=2e-3)
+    assert a.english is not None
+    assert b.english is not None
+    assert torch.allclose(a.english, b.english, atol=2e-3)
+    wanted = pipe.encode_prompt(["red", "white", ""], "cpu", 1, False)[0]
+    assert torch.allclose(a.english, wanted, atol=1e-5)
     for mine, theirs, states in zip(a.mask, b.mask, range(3), strict=True):
         assert torch.allclose(a.states[states][mine], b.states[states][theirs], atol=2e-3)
     # The branch answers as to the padded text: nothing was lost with the padding.
@@ -110,7 +118,7 @@ def test_an_unreadable_picture_is_skipped_counted_and_named(
     from_disk = cached(tmp_path, colours, pipe, bridge)
     assert len(from_disk) == 4
     assert from_disk.skipped == {"green": "truncated"}
-    live = LiveExamples(colours, pipe.vae, bridge.text_encoder, size=32)
+    live = LiveExamples(colours, pipe, bridge.text_encoder, size=32)
     assert live.batch([Pick(1, 0.0), Pick(1, 0.0)])["captions"] == ["蓝色", "蓝色"]
     assert live.skipped == {"green": "truncated"}
     assert caplog.text.count("green is no readable picture (truncated)") == 2

@@ -17,7 +17,8 @@ class PairFolder:
     """`cat.jpg` with `cat.txt` beside it, in a folder and the folders below it.
 
     Each line of the text file that is not empty is one caption of the picture. Pictures without
-    a caption are left out and listed in `without_caption`. Order: by path.
+    a caption are left out and listed in `without_caption`. Order: by path. What an English prompt
+    beside a caption may say ("watercolor", "on a beach") stands in `cat.en.txt`, on one line.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -27,6 +28,7 @@ class PairFolder:
         self._folder = folder
         self._files: list[Path] = []
         self._captions: list[tuple[str, ...]] = []
+        self._english: list[str] = []
         without: list[str] = []
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() not in _PICTURES or not path.is_file():
@@ -35,6 +37,7 @@ class PairFolder:
             if captions:
                 self._files.append(path)
                 self._captions.append(captions)
+                self._english.append(_english(path.with_suffix(".en.txt")))
             else:
                 without.append(self._key(path))
         self.without_caption = tuple(without)
@@ -50,7 +53,12 @@ class PairFolder:
     def __getitem__(self, index: int) -> Pair:
         path = self._files[index]
         key = self._key(path)
-        return Pair(image=read_picture(path, key), captions=self._captions[index], key=key)
+        return Pair(
+            image=read_picture(path, key),
+            captions=self._captions[index],
+            key=key,
+            english=self._english[index],
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -60,7 +68,8 @@ class PairFolder:
             path = self._files[index]
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
-            return json.dumps([self._key(path), self._captions[index], content]).encode()
+            said = (self._captions[index], self._english[index])
+            return json.dumps([self._key(path), *said, content]).encode()
 
         digest = hashlib.sha256()
         with ThreadPoolExecutor() as pool:
@@ -70,6 +79,13 @@ class PairFolder:
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
+
+
+def _english(file: Path) -> str:
+    lines = _captions(file)
+    if len(lines) > 1:
+        raise BridgeError(f"{file} has {len(lines)} lines; write the English text on one")
+    return lines[0] if lines else ""
 
 
 def _captions(file: Path) -> tuple[str, ...]:

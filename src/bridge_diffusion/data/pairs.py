@@ -20,6 +20,9 @@ class Pair:
     """At least one; a training step draws one of them."""
     key: str
     """Name of the pair within its data set, for messages."""
+    english: str = ""
+    """What an English prompt beside the captions may say of the picture: its background, its
+    style. Empty for most data: the backbone reads "" then."""
 
 
 @runtime_checkable
@@ -85,6 +88,7 @@ def pixel_hash(dataset: PairDataset) -> str:
         except UnreadablePicture as unreadable:
             digest.update(json.dumps([unreadable.key, unreadable.reason]).encode())
             continue
-        digest.update(json.dumps([pair.key, pair.captions, pair.image.size]).encode())
+        said = [pair.key, pair.captions, pair.english, pair.image.size]
+        digest.update(json.dumps(said).encode())
         digest.update(pair.image.tobytes())
     return digest.hexdigest()

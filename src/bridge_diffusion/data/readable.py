@@ -53,7 +53,7 @@ def encode_pictures(
     size: int,
     net: Callable[[Float[Tensor, "batch 3 size size"]], Shaped[Tensor, "batch ..."]],
 ) -> list[Item]:
-    """Items of a store: a row each, what `net` makes of the pixels (-1..1), with the captions.
+    """Items of a store: a row each, what `net` makes of the pixels (-1..1), with the texts.
 
     An unreadable picture is an item without rows, whose note says why.
     """
@@ -66,7 +66,8 @@ def encode_pictures(
             _log.info("skipped: %s", unreadable)
             notes.append({"key": unreadable.key, "unreadable": unreadable.reason})
             continue
-        notes.append({"key": pair.key, "captions": list(pair.captions)})
+        note = {"key": pair.key, "captions": list(pair.captions)}
+        notes.append(note | {"english": pair.english} if pair.english else note)
         pixels.append(to_pixels(fit_square(pair.image, size)))
     rows = net(torch.stack(pixels)).cpu() if pixels else torch.zeros(0)
     nothing, remaining = rows[:0], iter(rows.split(1))

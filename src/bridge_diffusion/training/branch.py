@@ -26,7 +26,7 @@ from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.models.config import family_of
 from bridge_diffusion.training.attention import prefer_plain_attention
-from bridge_diffusion.training.examples import Examples
+from bridge_diffusion.training.examples import Examples, encode_backbone_texts
 from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.order import ShuffledOrder
@@ -46,6 +46,9 @@ class BranchOptions:
     """Part of the images whose caption is "", for classifier-free guidance (Ho & Salimans 2022)."""
     min_snr_gamma: float | None = None
     """Limit of the signal-to-noise ratio in the loss (Hang et al. 2023); None: no weighting."""
+    timestep_logit_mean: float | None = None
+    """Draw timesteps with a normal logit of t/T of this mean and deviation 1, which is more of the
+    noisy ones if it is above 0 (Esser et al. 2024, section 3.1); None: uniformly."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
     export_precision: Literal["fp16", "fp32"] = "fp16"
@@ -109,10 +112,7 @@ class BranchTask:
         if options.gradient_checkpointing:
             bridge.branch.enable_gradient_checkpointing()
             pipe.unet.enable_gradient_checkpointing()
-        with torch.no_grad():
-            self._english: Float[Tensor, "1 tokens width"] = pipe.encode_prompt(
-                "", device, 1, False
-            )[0]
+        self._english = encode_backbone_texts(pipe, [""])
 
     @property
     def module(self) -> nn.Module:
@@ -126,14 +126,14 @@ class BranchTask:
         encoded = self.examples.encoded(batch)
         z = encoded.latents
         noise = torch.randn(z.shape, generator=generator).to(z)
-        steps = self.scheduler.config.num_train_timesteps
-        t = torch.randint(steps, (len(z),), generator=generator).to(z.device)
+        t = self._timesteps(len(z), generator).to(z.device)
         noisy = self.scheduler.add_noise(z, noise, t)
         target = noise
         if self.scheduler.config.prediction_type == "v_prediction":
             target = self.scheduler.get_velocity(z, noise, t)
         residuals = self.bridge.branch(noisy, t, encoded.states, encoded.mask)
-        predicted = self._backbone(noisy, t, *residuals)
+        english = self._english if encoded.english is None else encoded.english
+        predicted = self._backbone(noisy, t, english, *residuals)
         errors = (predicted.float() - target).square().mean(dim=(1, 2, 3))
         return {"loss": (errors * self._weights(t)).mean(), "unweighted": errors.mean()}
 
@@ -165,14 +165,27 @@ class BranchTask:
             branch = copy.deepcopy(branch).half()
         Bridge(branch, self.bridge.text_encoder, self.bridge.config).save_pretrained(folder)
 
+    def _timesteps(self, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
+        """Timesteps 0..T-1."""
+        steps = self.scheduler.config.num_train_timesteps
+        if self.options.timestep_logit_mean is None:
+            return torch.randint(steps, (count,), generator=generator)
+        logits = self.options.timestep_logit_mean + torch.randn(count, generator=generator)
+        return (logits.sigmoid() * steps).long().clamp(max=steps - 1)
+
     def _backbone(
-        self, noisy: Tensor, t: Int[Tensor, " batch"], down: tuple[Tensor, ...], mid: Tensor
+        self,
+        noisy: Tensor,
+        t: Int[Tensor, " batch"],
+        english: Float[Tensor, "... tokens width"],
+        down: tuple[Tensor, ...],
+        mid: Tensor,
     ) -> Float[Tensor, "batch channels height width"]:
         unet: Any = self.pipe.unet
         return unet(
             noisy.to(unet.dtype),
             t,
-            self._english.to(unet.dtype).expand(len(noisy), -1, -1),
+            english.to(unet.dtype).expand(len(noisy), -1, -1),
             down_block_additional_residuals=tuple(residual.to(unet.dtype) for residual in down),
             mid_block_additional_residual=mid.to(unet.dtype),
         ).sample

@@ -22,9 +22,11 @@ from bridge_diffusion.training.counting import counting
 from bridge_diffusion.training.examples import (
     CachedExamples,
     LiveExamples,
+    cache_english,
     cache_pictures,
     cache_texts,
     captions_of,
+    english_of,
 )
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.opening import open_dataset
@@ -68,7 +70,7 @@ def train_branch(request: TrainRequest) -> BranchRun:
         if recipe.cached:
             examples = _encode_once(request.cache_folder, dataset, pipe, bridge, size)
         else:
-            examples = LiveExamples(dataset, pipe.vae, bridge.text_encoder, size=size)
+            examples = LiveExamples(dataset, pipe, bridge.text_encoder, size=size)
         task = BranchTask(pipe, bridge, examples, options, device=device)
         result = train(task, config, details)
     except torch.OutOfMemoryError as error:
@@ -102,6 +104,7 @@ def _options(recipe: BranchRecipe, seed: int, prompts: tuple[str, ...]) -> Branc
         seed=seed,
         caption_dropout=recipe.caption_dropout,
         min_snr_gamma=recipe.min_snr_gamma,
+        timestep_logit_mean=recipe.timestep_logit_mean,
         gradient_checkpointing=recipe.gradient_checkpointing,
         export_precision=recipe.export_precision,
         sample_prompts=prompts,
@@ -171,7 +174,8 @@ def _encode_once(
     captions = captions_of(pictures)
     with counting("encoding captions", len({"", *captions})) as count:
         texts = cache_texts(cache, captions, bridge.text_encoder, progress=count)
-    return CachedExamples(pictures, texts)
+    english = cache_english(cache, said, pipe) if (said := english_of(pictures)) else None
+    return CachedExamples(pictures, texts, english)
 
 
 def _sample_prompts(dataset: PairDataset, count: int) -> tuple[str, ...]:
@@ -198,6 +202,7 @@ def _details(
     return {
         "caption_dropout": recipe.caption_dropout,
         "min_snr_gamma": recipe.min_snr_gamma,
+        "timestep_logit_mean": recipe.timestep_logit_mean,
         "data": request.data if request.data.startswith("emoji:") else fingerprint(dataset),
         "size": recipe.size,
         "limit": recipe.limit,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -48,6 +48,8 @@ class Encoded:
     """Hidden states of the native text encoder; zero where padded."""
     mask: Bool[Tensor, "batch tokens"]
     """True where the branch may attend."""
+    english: Float[Tensor, "batch length width"] | None
+    """What the backbone reads; None if that is "" for the whole batch."""
 
 
 @runtime_checkable
@@ -68,9 +70,14 @@ class LiveExamples:
     """Encodes pictures and captions at every step; needs no disk, costs both encoders."""
 
     def __init__(
-        self, dataset: PairDataset, vae: Autoencoder, text: NativeTextEncoder, *, size: int
+        self,
+        dataset: PairDataset,
+        pipe: StableDiffusionPipeline,
+        text: NativeTextEncoder,
+        *,
+        size: int,
     ) -> None:
-        self._vae, self._text, self._size = vae, text, size
+        self._pipe, self._text, self._size = pipe, text, size
         self._pairs, self._indices = ReadablePairs(dataset), range(len(dataset))
 
     def __len__(self) -> int:
@@ -83,29 +90,38 @@ class LiveExamples:
 
     def batch(self, picks: Sequence[Pick]) -> Batch:
         """Pixels, -1..1, and captions; the pair after an unreadable one stands in for it."""
-        pixels, captions = [], []
+        pixels, captions, english = [], [], []
         for pick in picks:
             pair = self._pairs.pair_among(self._indices, pick.index)
             pixels.append(to_pixels(fit_square(pair.image, self._size)))
             captions.append(pick.caption_of(pair.captions))
-        return {"pixels": torch.stack(pixels), "captions": captions}
+            english.append(pick.english_of(pair.english))
+        return {"pixels": torch.stack(pixels), "captions": captions, "english": english}
 
     def encoded(self, batch: Batch) -> Encoded:
         prompts = [literal_prompt(text, self._text.encoding) for text in batch["captions"]]
         with torch.autocast(self._text.device.type, enabled=False):
             native = self._text.encode(prompts)
-        latents = encode_pixels(self._vae, batch["pixels"])
-        return Encoded(latents=latents, states=native.hidden.float(), mask=native.mask)
+            english = encode_backbone_texts(self._pipe, batch["english"])
+        return Encoded(
+            latents=encode_pixels(self._pipe.vae, batch["pixels"]),
+            states=native.hidden.float(),
+            mask=native.mask,
+            english=english if any(batch["english"]) else None,
+        )
 
 
 class CachedExamples:
     """Latents and text states that were encoded once, read back from the disk."""
 
-    def __init__(self, pictures: TensorStore, texts: TensorStore) -> None:
-        """Stores as `cache_pictures` and `cache_texts` make them."""
-        self._pictures, self._texts = pictures, texts
+    def __init__(
+        self, pictures: TensorStore, texts: TensorStore, english: TensorStore | None = None
+    ) -> None:
+        """Stores as `cache_pictures`, `cache_texts` and `cache_english` make them."""
+        self._pictures, self._texts, self._english = pictures, texts, english
         self._usable = readable(pictures)
         self._text_of = {caption: i for i, caption in enumerate(texts.notes)}
+        self._english_of = {text: i for i, text in enumerate(english.notes if english else ())}
         self.skipped = unreadable(pictures)
         """Unreadable pictures: why, by name."""
 
@@ -113,22 +129,31 @@ class CachedExamples:
         return len(self._usable)
 
     def batch(self, picks: Sequence[Pick]) -> Batch:
-        """Latents, and the states of all captions padded to the longest."""
-        latents, states = [], []
+        """Latents, the states of all captions padded to the longest, and the English states."""
+        latents, states, english = [], [], []
         for pick in picks:
             index = self._usable[pick.index]
-            caption = pick.caption_of(self._pictures.notes[index]["captions"])
+            note = self._pictures.notes[index]
             latents.append(self._pictures[index])
-            states.append(self._texts[self._text_of[caption]].float())
+            states.append(self._texts[self._text_of[pick.caption_of(note["captions"])]].float())
+            if self._english is not None:
+                text = pick.english_of(note.get("english", ""))
+                english.append(self._english[self._english_of[text]].float())
         lengths = torch.tensor([len(rows) for rows in states])
-        return {
+        batch = {
             "latents": torch.cat(latents).float(),
             "states": pad_sequence(states, batch_first=True),
             "mask": torch.arange(int(lengths.max())) < lengths[:, None],
         }
+        return batch | {"english": torch.stack(english)} if english else batch
 
     def encoded(self, batch: Batch) -> Encoded:
-        return Encoded(latents=batch["latents"], states=batch["states"], mask=batch["mask"])
+        return Encoded(
+            latents=batch["latents"],
+            states=batch["states"],
+            mask=batch["mask"],
+            english=batch.get("english"),
+        )
 
 
 Progress = Callable[[int], None]
@@ -204,6 +229,44 @@ def cache_texts(
         ]
 
     return build_store(cache, identity, len(different), encode, chunk=64, progress=progress)
+
+
+def cache_english(
+    cache: Path,
+    texts: Sequence[str],
+    pipe: StableDiffusionPipeline,
+    *,
+    progress: Progress | None = None,
+) -> TensorStore:
+    """Encode each different English text, and the empty one, once. Item i: its states, float16."""
+    different = sorted({"", *texts})
+    identity = {
+        "what": "English states",
+        "format": _CACHE_FORMAT,
+        "data": hashlib.sha256(json.dumps(different).encode()).hexdigest(),
+        "model": module_hash(pipe.text_encoder),
+        "tokenizer": _tokenizer_hash(pipe.tokenizer),
+    }
+
+    def encode(indices: Sequence[int]) -> list[Item]:
+        chosen = [different[index] for index in indices]
+        states = encode_backbone_texts(pipe, chosen).half().cpu()
+        return [Item(rows, text) for rows, text in zip(states, chosen, strict=True)]
+
+    return build_store(cache, identity, len(different), encode, chunk=64, progress=progress)
+
+
+@torch.no_grad()
+def encode_backbone_texts(
+    pipe: StableDiffusionPipeline, texts: Sequence[str]
+) -> Float[Tensor, "batch length width"]:
+    """What the backbone's cross-attention reads of English texts, on the pipeline's device."""
+    return pipe.encode_prompt(list(texts), pipe.device, 1, False)[0]
+
+
+def english_of(pictures: TensorStore) -> list[str]:
+    """All English texts of a store that `cache_pictures` made."""
+    return [note["english"] for note in pictures.notes if "english" in note]
 
 
 def captions_of(pictures: TensorStore) -> list[str]:

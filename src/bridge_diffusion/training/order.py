@@ -23,6 +23,10 @@ class Pick:
         """The drawn caption; the empty one if it was dropped."""
         return "" if self.caption is None else captions[int(self.caption * len(captions))]
 
+    def english_of(self, english: str) -> str:
+        """What the backbone reads: nothing where the caption was dropped, as when drawing."""
+        return "" if self.caption is None else english
+
 
 class ShuffledOrder:
     """Every pair once an epoch, each epoch in another order. A function of the seed alone."""

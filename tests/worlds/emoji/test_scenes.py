@@ -5,6 +5,7 @@ import pytest
 
 from bridge_diffusion.data.pairs import PairDataset
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.worlds.emoji import captions
 from bridge_diffusion.worlds.emoji.captions import KINDS, colour_rgb, default_colours
 from bridge_diffusion.worlds.emoji.concepts import (
     LANGUAGES,
@@ -40,9 +41,9 @@ def test_scenes_and_captions_stay_the_same(noto: Sprites, language: str, expecte
     digest = hashlib.sha256()
     dataset = scenes(noto, language)
     for index in range(200):
-        scene, text, _ = dataset.scene(index)
+        scene, said, _ = dataset.scene(index)
         codes = (concept.codepoints for concept in scene.concepts)
-        digest.update("|".join((scene.kind, *codes, *scene.colours, text)).encode())
+        digest.update("|".join((scene.kind, *codes, *scene.colours, said.native)).encode())
     assert digest.hexdigest() == expected
 
 
@@ -51,8 +52,9 @@ def test_pictures_stay_the_same() -> None:
     dataset = EmojiScenes.shipped(language="zh", size=64, seed=7)
     for index in range(50):
         pair = dataset[index]
-        digest.update(pair.image.tobytes() + pair.captions[0].encode() + pair.key.encode())
-    expected = "e8afdc89c5569cf3ef87eec8cfbb657860b9b5560cf39a3f42e89bbd243df665"
+        texts = "|".join((*pair.captions, pair.english, pair.key))
+        digest.update(pair.image.tobytes() + texts.encode())
+    expected = "df8ebd21bc313355ebf0040d10a7a5accf269b4052700c1544c79c510ebc9c9f"
     assert digest.hexdigest() == expected
 
 
@@ -94,7 +96,7 @@ def test_about_a_tenth_of_all_scenes_is_scored() -> None:
 def test_scored_synonyms_never_appear_in_training(noto: Sprites, language: str) -> None:
     mix = CaptionMix(name_only=1.0, background_only=0.0, half_pair=0.0, synonym=1.0)
     dataset = scenes(noto, language, kinds={"single": 1.0}, mix=mix)
-    captions = {dataset.scene(index)[1] for index in range(4_000)}
+    captions = {dataset.scene(index)[1].native for index in range(4_000)}
     scored = {concept.scored_synonym(language) for concept in all_concepts()}
     trained = {word for c in all_concepts() for word in c.training_synonyms(language)}
     assert not captions & scored
@@ -105,9 +107,11 @@ def test_half_pair_captions_name_what_is_there(noto: Sprites) -> None:
     mix = CaptionMix(name_only=0.0, background_only=0.0, half_pair=1.0, synonym=0.0)
     dataset = scenes(noto, "zh", kinds={"pair_left_right": 1.0}, mix=mix)
     for index in range(200):
-        scene, text, _ = dataset.scene(index)
+        scene, said, _ = dataset.scene(index)
         first, second = (concept.names["zh"] for concept in scene.concepts)
-        assert (first in text and "左" in text) or (second in text and "右" in text)
+        assert (first in said.native and "左" in said.native) or (
+            second in said.native and "右" in said.native
+        )
 
 
 def test_held_out_concepts_are_drawn_as_often_as_asked() -> None:
@@ -173,7 +177,7 @@ def test_scored_captions_of_the_middle_never_appear_in_training(
 ) -> None:
     kinds = {"single": 0.5, "single_large": 0.1, "pair_left_right": 0.2, "pair_top_bottom": 0.2}
     dataset = scenes(noto, language, concepts=small_world("zh")[:40], kinds=kinds)
-    captions = {dataset.scene(index)[1] for index in range(4_000)}
+    captions = {dataset.scene(index)[1].native for index in range(4_000)}
     singles = [
         Scene(kind=kind, concepts=(concept,), colours=(colour,))
         for kind in ("single", "single_large")
@@ -184,3 +188,36 @@ def test_scored_captions_of_the_middle_never_appear_in_training(
     trained = {scene.caption(language) for scene in singles if not scene.scored}
     assert not captions & scored
     assert len(captions & trained) > len(trained) / 2
+
+
+@pytest.mark.parametrize("language", LANGUAGES[1:])
+def test_each_language_tells_a_part_of_a_scene(noto: Sprites, language: str) -> None:
+    """The English half never names what the English world has not seen; nothing scored is told."""
+    dataset = scenes(noto, language, concepts=small_world("zh"), mix=CaptionMix(two_languages=1.0))
+    told = [dataset.scene(index)[:2] for index in range(3_000)]
+    for scene, said in told:
+        whole = said.native + said.english
+        for concept in scene.concepts:
+            named = [concept.names[language] in said.native, concept.names["en"] in said.english]
+            assert any(named), (scene, said)
+            assert not (concept.held_out and named[1] and len(scene.concepts) == 1)
+        if said.english:
+            assert said.english.isascii()
+            spoken = "gradient" if scene.kind.startswith("gradient") else "background"
+            colours = [captions.templates()["colors"][c][spoken] for c in scene.colours]
+            assert all(c[language] in whole or c["en"] in whole for c in colours) or (
+                scene.kind.startswith("pair") and said.english.endswith(("right", "bottom"))
+            )
+        else:
+            assert all(concept.held_out for concept in scene.concepts)
+    singles = [
+        Scene(kind="single", concepts=(concept,), colours=(colour,))
+        for concept in dataset.concepts
+        for colour in default_colours()
+    ]
+    wanted = {
+        (scene.concepts[0].names[language], captions.background_phrase("en", scene.colours[0]))
+        for scene in singles
+        if scene.scored
+    }
+    assert not wanted & {(said.native, said.english) for _, said in told}

@@ -51,7 +51,8 @@ DEFAULT_KINDS = {
     "gradient_top_bottom": 0.02,
 }
 
-_BRIDGE_HELD_OUT_WEIGHT = 2.0
+_BRIDGE_HELD_OUT_WEIGHT = 4.0
+_BRIDGE_TWO_LANGUAGES = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +141,8 @@ class CaptionMix:
     """Part of pair scenes whose caption names one of the two."""
     synonym: float = 0.1
     """Part of single scenes that use a CLDR synonym (a training one) for the name."""
+    two_languages: float = 0.0
+    """Part of scenes of which one part is said in English and the rest in the native language."""
 
 
 def scene_caption(scene: Scene, language: str, mix: CaptionMix, random: np.random.Generator) -> str:
@@ -161,6 +164,43 @@ def scene_caption(scene: Scene, language: str, mix: CaptionMix, random: np.rando
     if random.random() < mix.name_only:
         return name
     return caption(language, scene.kind, (name,), scene.colours)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What is said of a scene."""
+
+    native: str
+    """What the branch reads, or a model of one language."""
+    english: str = ""
+    """What the backbone reads beside the branch."""
+
+
+def said_in_two(scene: Scene, language: str, random: np.random.Generator) -> Said:
+    """Each language tells a part of the scene; a held-out concept is named in the native one."""
+    known = [not concept.held_out for concept in scene.concepts]
+    if scene.kind.startswith("pair"):
+        if not any(known):
+            return Said(scene.caption(language))
+        first = bool(random.integers(2)) if all(known) else known[0]
+        halves = [
+            half_caption(tongue, scene.kind, concept.names[tongue], second, scene.colours[0])
+            for concept, second, tongue in zip(
+                scene.concepts,
+                (False, True),
+                ("en", language) if first else (language, "en"),
+                strict=True,
+            )
+        ]
+        return Said(halves[first], halves[not first])
+    names, colour = scene.concepts[0].names, scene.colours[0]
+    if scene.kind == "single":
+        if known[0] and random.random() < 0.25:
+            return Said(background_phrase(language, colour), names["en"])
+        return Said(names[language], background_phrase("en", colour))
+    # What is left of the English caption without the object: where, how large, on what.
+    rest = caption("en", scene.kind, ("",), scene.colours).strip(" ,")
+    return Said(names[language], rest)
 
 
 def _check_language(language: str) -> None:
@@ -212,6 +252,7 @@ class EmojiScenes:
             size=size,
             count=count,
             seed=seed,
+            mix=CaptionMix(two_languages=_BRIDGE_TWO_LANGUAGES),
             held_out_weight=_BRIDGE_HELD_OUT_WEIGHT,
         )
 
@@ -233,24 +274,33 @@ class EmojiScenes:
             size=size,
             count=count,
             seed=seed,
+            mix=CaptionMix(two_languages=_BRIDGE_TWO_LANGUAGES),
             held_out_weight=_BRIDGE_HELD_OUT_WEIGHT,
         )
 
     def __len__(self) -> int:
         return self.count
 
-    def scene(self, index: int) -> tuple[Scene, str, np.random.Generator]:
-        """Scene `index`, its caption, and the generator that goes on to jitter the picture."""
+    def scene(self, index: int) -> tuple[Scene, Said, np.random.Generator]:
+        """Scene `index`, its texts, and the generator that goes on to jitter the picture."""
         if not 0 <= index < self.count:
             raise IndexError(index)
         random = np.random.default_rng((self.seed, index))
         scene = draw_scene(self.concepts, self.kinds, random, self.held_out_weight)
-        return scene, scene_caption(scene, self.language, self.mix, random), random
+        if self.mix.two_languages and random.random() < self.mix.two_languages:
+            said = said_in_two(scene, self.language, random)
+        else:
+            said = Said(scene_caption(scene, self.language, self.mix, random))
+        return scene, said, random
 
     def __getitem__(self, index: int) -> Pair:
-        scene, text, random = self.scene(index)
-        picture = scene.render(self.sprites, self.size, random)
-        return Pair(image=picture, captions=(text,), key=f"{self.language}-{self.seed}-{index}")
+        scene, said, random = self.scene(index)
+        return Pair(
+            image=scene.render(self.sprites, self.size, random),
+            captions=(said.native,),
+            key=f"{self.language}-{self.seed}-{index}",
+            english=said.english,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,5 +315,5 @@ class ShuffledCaptions:
 
     def __getitem__(self, index: int) -> Pair:
         pair = self.scenes[index]
-        another = self.scenes.scene((index + len(self) // 2) % len(self))[1]
+        another = self.scenes.scene((index + len(self) // 2) % len(self))[1].native
         return replace(pair, captions=(another,), key=f"{pair.key}-shuffled")

@@ -157,7 +157,7 @@ def _tokenizer(build: WorldBuild, data: EmojiScenes) -> CLIPTokenizer:
     """The build's own English tokenizer, made once: two makings break ties in other ways."""
     folder = build.root / "tokenizer"
     if not folder.is_dir():
-        captions = (data.scene(index)[1] for index in range(_CAPTIONS_OF_TOKENIZER))
+        captions = (data.scene(index)[1].native for index in range(_CAPTIONS_OF_TOKENIZER))
         recipe = build.recipe
         tokenizer = train_tokenizer(captions, recipe.vocabulary, recipe.window)
         with atomic_folder(folder) as partial:
