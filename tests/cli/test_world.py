@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from bridge_diffusion.cli.world import app
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.worlds.emoji.concepts import small_world
 
 
 def run(*arguments: str | Path) -> Result:
@@ -78,6 +79,23 @@ def test_data_builds_the_whole_world(tmp_path: Path) -> None:
         "missing": {},
     }
     assert len(list((tmp_path / "noto").glob("*.png"))) == 852
+
+
+def test_captions_say_the_same_in_two_languages(tmp_path: Path) -> None:
+    out = tmp_path / "parallel.tsv"
+    words = ("captions", "--language", "ja", "--teacher", "zh", "--count", "400", "--out", out)
+    assert run(*words).stdout.strip() == str(out)
+    pairs = [tuple(line.split("\t")) for line in out.read_text("utf-8").splitlines()]
+    assert len(pairs) == 400
+    names = {c.names["zh"]: c.names["ja"] for c in small_world("ja")}
+    bare = [pair for pair in pairs if pair[0] in names]
+    assert 60 < len(bare) < 140
+    assert all(names[zh] == ja for zh, ja in bare)
+    written = out.read_bytes()
+    run(*words)
+    assert out.read_bytes() == written
+    error = run("captions", "--language", "fr", "--out", tmp_path / "x").exception
+    assert "no language 'fr' here" in str(error)
 
 
 def test_listing_needs_no_torch() -> None:

@@ -113,6 +113,33 @@ def show(
 
 
 @app.command()
+def captions(
+    out: Annotated[Path, typer.Option(help="The text file to write.")],
+    language: Annotated[str, typer.Option(help="Language to learn: what follows the tab.")],
+    teacher: Annotated[
+        str, typer.Option(help="Language of the encoder that teaches: what precedes the tab.")
+    ] = "en",
+    native: Annotated[
+        str | None,
+        typer.Option(
+            help="Whose held-out concepts are named, beside the shared ones [default: --language]"
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Number of lines.")] = 30_000,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed, other scenes.")] = 0,
+) -> None:
+    """Write captions in two languages side by side, for bdm train-text --parallel."""
+    from bridge_diffusion.images.writing import write_file
+    from bridge_diffusion.worlds.emoji.parallel import parallel_captions
+
+    for each in (language, teacher, native or language):
+        _check_language(each)
+    pairs = parallel_captions(teacher, language, count, native_to=native or language, seed=seed)
+    text = "".join(f"{first}\t{second}\n" for first, second in pairs)
+    typer.echo(write_file(text.encode(), out))
+
+
+@app.command()
 def train(
     out: Annotated[Path, typer.Option(help="Folder of the build; each stage has its own in it.")],
     stages: Annotated[
