@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.worlds.emoji.sprites import Sprites
-from bridge_diffusion.worlds.emoji.train.backbone import BackboneTask
+from bridge_diffusion.worlds.emoji.train.backbone import BackboneTask, continued_unet
 from bridge_diffusion.worlds.emoji.train.recipes import DEBUG, find_recipe
 from bridge_diffusion.worlds.emoji.train.stages import STAGES, WorldBuild
 
@@ -99,6 +99,33 @@ def test_a_stage_starts_from_exported_weights(built: WorldBuild, tmp_path: Path)
     name = "diffusion_pytorch_model.safetensors"
     before, after = load_file(start / name), load_file(result.export / name)
     assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+
+
+def test_a_unet_goes_on_from_one_with_less_attention(tmp_path: Path) -> None:
+    def unet(down: str, **changes: int) -> UNet2DConditionModel:
+        return UNet2DConditionModel(
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            down_block_types=(down, "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+            attention_head_dim=2,
+            **{"cross_attention_dim": 8} | changes,
+        )
+
+    older = unet("DownBlock2D")
+    older.save_pretrained(tmp_path / "unet")
+    newer = continued_unet(unet("CrossAttnDownBlock2D"), tmp_path)
+    inputs = torch.randn(2, 4, 8, 8), torch.tensor([10, 900]), torch.randn(2, 3, 8)
+    with torch.no_grad():
+        assert torch.equal(newer(*inputs).sample, older(*inputs).sample)
+    added = newer.down_blocks[0].attentions[0]
+    assert added.proj_out.weight.abs().max() == 0
+    assert added.proj_in.weight.abs().max() > 0
+    with pytest.raises(BridgeError, match="of another layout than the recipe's"):
+        continued_unet(unet("DownBlock2D", cross_attention_dim=16), tmp_path)
+    with pytest.raises(BridgeError, match="no UNet can be read in"):
+        continued_unet(older, tmp_path / "nothing")
 
 
 def test_a_stage_without_its_predecessor_says_what_to_train_first(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from bridge_diffusion.data.pairs import PairDataset
 from bridge_diffusion.data.pixels import pixel_batch
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.attention import prefer_plain_attention
 from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import Batch
@@ -78,11 +79,13 @@ class EncodedScenes:
         `data`: pictures of one size; of each pair the first caption is taken.
         """
         device = next(vae.parameters()).device
+        vae.to(memory_format=torch.channels_last)
         rows: dict[str, int] = {"": 0}
         latents, caption_of = [], []
         for first in range(0, len(data), batch_size):
             pairs = [data[i] for i in range(first, min(first + batch_size, len(data)))]
-            x = pixel_batch([pair.image for pair in pairs]).to(device)
+            x = pixel_batch([pair.image for pair in pairs])
+            x = x.to(device, memory_format=torch.channels_last)
             z = vae.encode(x).latents * vae.config.scaling_factor
             latents.append(z.half().cpu())
             caption_of += [rows.setdefault(pair.captions[0], len(rows)) for pair in pairs]
@@ -210,7 +213,13 @@ def decoder_reading(
 def new_unet(
     widths: tuple[int, ...], *, layers: int, text_width: int, latent_size: int
 ) -> UNet2DConditionModel:
-    """An untrained UNet laid out as Stable Diffusion's: attention at all levels but the finest."""
+    """An untrained UNet with attention at every level, but for the decoder's finest.
+
+    Stable Diffusion 1.5 has it at the finest too. There it matters most for a bridge: the residuals
+    of the branch, a copy of the encoder, go straight to the last block and can say what the decoder
+    never drew, while those of a level without attention know nothing of the prompt. The decoder's
+    finest level is left without: there attention takes a third of a step's time.
+    """
     lower = len(widths) - 1
     return UNet2DConditionModel(
         sample_size=latent_size,
@@ -218,9 +227,48 @@ def new_unet(
         out_channels=4,
         block_out_channels=widths,
         layers_per_block=layers,
-        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * lower,
+        down_block_types=("CrossAttnDownBlock2D",) * len(widths),
         up_block_types=("CrossAttnUpBlock2D",) * lower + ("UpBlock2D",),
         cross_attention_dim=text_width,
-        attention_head_dim=4,
+        attention_head_dim=(2,) + (4,) * lower,  # the number of heads, whatever diffusers calls it
         norm_num_groups=16,
     )
+
+
+def continued_unet(new: UNet2DConditionModel, folder: Path) -> UNet2DConditionModel:
+    """`new` with the weights of a pipeline folder's UNet, which may have had less attention.
+
+    Attention layers that the older UNet lacks are left as they are but for their last projection,
+    which becomes zero: the two predict the same until training goes on.
+
+    Raises:
+        BridgeError: the folder's UNet is not readable, or differs in more than attention layers.
+    """
+    try:
+        older = UNet2DConditionModel.from_pretrained(
+            folder, subfolder="unet", torch_dtype=torch.float32
+        ).state_dict()
+    except OSError as error:
+        raise BridgeError(
+            f"no UNet can be read in {folder}: give a pipeline folder, such as unet/export of "
+            "another build"
+        ) from error
+    weights = new.state_dict()
+    added = [name for name in weights if name not in older and ".attentions." in name]
+    unlike = [
+        name
+        for name in sorted({*weights, *older} - set(added))
+        if name not in weights or name not in older or weights[name].shape != older[name].shape
+    ]
+    if unlike:
+        raise BridgeError(
+            f"the UNet in {folder} is of another layout than the recipe's: {len(unlike)} weights "
+            f"differ, {unlike[0]!r} first; give one that this recipe trained"
+        )
+    with torch.no_grad():
+        for name, weight in weights.items():
+            if name in older:
+                weight.copy_(older[name])
+            elif name.rpartition(".")[0].endswith("proj_out"):
+                weight.zero_()
+    return new

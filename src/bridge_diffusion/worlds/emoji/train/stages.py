@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderTiny
 from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from bridge_diffusion.data.store import module_hash
@@ -21,7 +21,12 @@ from bridge_diffusion.worlds.emoji.concepts import Concept, english_concepts
 from bridge_diffusion.worlds.emoji.scenes import DEFAULT_KINDS, EmojiScenes
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 from bridge_diffusion.worlds.emoji.train.autoencoder import AutoencoderTask, new_autoencoder
-from bridge_diffusion.worlds.emoji.train.backbone import BackboneTask, EncodedScenes, new_unet
+from bridge_diffusion.worlds.emoji.train.backbone import (
+    BackboneTask,
+    EncodedScenes,
+    continued_unet,
+    new_unet,
+)
 from bridge_diffusion.worlds.emoji.train.english_clip import ClipTask, new_clip, train_tokenizer
 from bridge_diffusion.worlds.emoji.train.recipes import WorldRecipe
 
@@ -171,18 +176,14 @@ def _unet(build: WorldBuild) -> Task:
     clip = build.exported("clip")
     text_encoder = CLIPTextModel.from_pretrained(clip / "text_encoder").to(build.device).eval()
     tokenizer = CLIPTokenizer.from_pretrained(clip / "tokenizer")
-    unet = (
-        UNet2DConditionModel.from_pretrained(
-            build.start, subfolder="unet", torch_dtype=torch.float32
-        )
-        if build.start
-        else new_unet(
-            recipe.unet_widths,
-            layers=recipe.unet_layers,
-            text_width=recipe.text_width,
-            latent_size=recipe.size // recipe.factor,
-        )
+    unet = new_unet(
+        recipe.unet_widths,
+        layers=recipe.unet_layers,
+        text_width=recipe.text_width,
+        latent_size=recipe.size // recipe.factor,
     )
+    if build.start:
+        unet = continued_unet(unet, build.start)
     return BackboneTask(
         unet,
         _encoded_scenes(build, vae, text_encoder, tokenizer),
