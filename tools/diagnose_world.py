@@ -6,14 +6,16 @@ The autoencoder: of the vendor's drawings of scored scenes, encoded and decoded,
 evaluator recognise? The text encoders: a linear classifier reads the concept off the mean hidden
 state of captions it was not trained on. The UNet and the branch: the training loss where all of
 the UNet reads the caption, its encoder alone, its decoder alone, none of it, or the branch beside
-it. Half a minute on two cores; nothing is written.
+it. The residuals: what could be drawn through the decoder if a branch said anything at all, at
+which levels; constants are fitted to a few concepts. Three minutes on two cores; it writes nothing.
 """
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from bridge_diffusion.bridge import Bridge
@@ -21,14 +23,16 @@ from bridge_diffusion.data.pixels import pixel_batch, to_pictures
 from bridge_diffusion.evaluation.evaluator import SIDE, load_evaluator
 from bridge_diffusion.evaluation.plan import GROUPS, group_of, scored_singles
 from bridge_diffusion.evaluation.retrieval import ranks, top_k
+from bridge_diffusion.models.branch import BridgeBranch
 from bridge_diffusion.training.examples import encode_pixels
 from bridge_diffusion.worlds.emoji.concepts import small_world
 from bridge_diffusion.worlds.emoji.paths import backbone_folder, bridge_folder
-from bridge_diffusion.worlds.emoji.scenes import EmojiScenes
+from bridge_diffusion.worlds.emoji.scenes import EmojiScenes, Scene
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 from bridge_diffusion.worlds.emoji.train.backbone import decoder_reading
 
 _CAPTIONS, _BATCH, _TRAINED = 9_000, 256, 0.8
+_FIT_STEPS = 260
 
 
 @torch.no_grad()
@@ -120,6 +124,70 @@ def diagnose_reading(pipe: StableDiffusionPipeline, bridge: Bridge) -> None:
     )
 
 
+def diagnose_levels(pipe: StableDiffusionPipeline) -> None:
+    """Loss at noisy steps with the best constant residuals for each concept, by level."""
+    unet = pipe.unet.requires_grad_(False)
+    scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
+    none = pipe.encode_prompt("", "cpu", 1, False)[0].detach()
+    for group in GROUPS:
+        z = _jittered_latents(pipe, group)
+        for levels, finest, others in (
+            ("all levels", True, True),
+            ("all but the finest level", False, True),
+            ("the finest level alone", True, False),
+        ):
+            down, mid = _zero_residuals(unet, len(z))
+            side = z.shape[-1]
+            chosen = [r for r in down if (finest if r.shape[-1] == side else others)]
+            chosen += [mid] if others else []
+            for residual in chosen:
+                residual.requires_grad_(True)
+            torch.manual_seed(0)
+            optimizer = torch.optim.Adam(chosen)
+            losses = []
+            for step in range(_FIT_STEPS):
+                optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / _FIT_STEPS)
+                x = z[torch.arange(len(z)), torch.randint(z.shape[1], (len(z),))]
+                noise, t = torch.randn_like(x), torch.randint(700, 990, (len(x),))
+                predicted = unet(
+                    scheduler.add_noise(x, noise, t),
+                    t,
+                    none.expand(len(x), -1, -1),
+                    down_block_additional_residuals=tuple(down),
+                    mid_block_additional_residual=mid,
+                ).sample
+                loss = (predicted - scheduler.get_velocity(x, noise, t)).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+            last = sum(losses[-40:]) / 40
+            print(f"free residuals, {group}, {levels}: loss {last:.4f}")
+
+
+@torch.no_grad()
+def _jittered_latents(pipe: StableDiffusionPipeline, group: str) -> Tensor:
+    """Six pictures each of sixteen concepts on green, each a little moved."""
+    drawings, random = Sprites.shipped("noto"), np.random.default_rng(0)
+    concepts = [concept for concept in small_world("zh") if group_of(concept, "zh") == group]
+    rows = []
+    for concept in concepts[::3][:16]:
+        scene = Scene(kind="single", concepts=(concept,), colours=("green",))
+        pictures = [scene.render(drawings, SIDE, random) for _ in range(6)]
+        rows.append(encode_pixels(pipe.vae, pixel_batch(pictures)))
+    return torch.stack(rows)
+
+
+@torch.no_grad()
+def _zero_residuals(unet: UNet2DConditionModel, count: int) -> tuple[list[Tensor], Tensor]:
+    """Zeros in the shapes of what a branch adds."""
+    side = unet.config.sample_size
+    branch = BridgeBranch.from_backbone(unet, unet.config.cross_attention_dim)
+    text = torch.zeros(count, 1, unet.config.cross_attention_dim)
+    down, mid = branch(torch.zeros(count, 4, side, side), torch.tensor(0), text)
+    return [torch.zeros_like(residual) for residual in down], torch.zeros_like(mid)
+
+
 def main() -> None:
     pipe = StableDiffusionPipeline.from_pretrained(backbone_folder())
     bridge = Bridge.from_pretrained(bridge_folder())
@@ -138,6 +206,7 @@ def main() -> None:
     diagnose_text("zh", native)
     diagnose_text("en", english)
     diagnose_reading(pipe, bridge)
+    diagnose_levels(pipe)
 
 
 if __name__ == "__main__":
