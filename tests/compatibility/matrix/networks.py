@@ -1,5 +1,6 @@
 """Tiny backbones of both families and a bridge for each: real classes, weights from seeds."""
 
+import copy
 import functools
 import shutil
 from pathlib import Path
@@ -126,13 +127,13 @@ def make_controlnet(unet: UNet2DConditionModel, seed: int) -> ControlNetModel:
     return drawn(net, seed)
 
 
-def make_t2i_adapter(seed: int) -> T2IAdapter:
+def make_t2i_adapter(family: Family, seed: int) -> T2IAdapter:
     adapter = T2IAdapter(
         in_channels=3,
         channels=(16, 32),
         num_res_blocks=1,
-        downscale_factor=2,
-        adapter_type="full_adapter",
+        downscale_factor=2 if family == "sd15" else 4,
+        adapter_type="full_adapter" if family == "sd15" else "full_adapter_xl",
     )
     return drawn(adapter, seed)
 
@@ -168,8 +169,13 @@ def make_image_processor() -> CLIPImageProcessor:
 
 def make_parts(family: Family, **unet: Any) -> dict[str, Any]:
     """The components of a stock pipeline of the family, anew at each call."""
+    return copy.deepcopy(_parts(family, tuple(unet.items())))
+
+
+@functools.cache
+def _parts(family: Family, unet: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     parts: dict[str, Any] = {
-        "unet": make_unet(family, **unet),
+        "unet": make_unet(family, **dict(unet)),
         "vae": make_vae(seed=5),
         "text_encoder": drawn(CLIPTextModel(_clip_config(CLIP_WIDTH, CLIP_WIDTH)), seed=3),
         "tokenizer": CLIPTokenizer.from_pretrained(GOLDEN / "tokenizer"),

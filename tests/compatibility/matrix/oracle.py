@@ -136,13 +136,14 @@ def english_call(pipe: Any, english: str, negative: str, prompts: int = 1) -> di
 
     Native prompts are in the order: negatives, then positives.
     """
+    video = type(pipe).__name__ == "AnimateDiffSDXLPipeline"
     with torch.no_grad():
         encoded = pipe.encode_prompt(
             prompt=[english] * prompts,
             device=torch.device("cpu"),
-            num_images_per_prompt=1,
             do_classifier_free_guidance=True,
             negative_prompt=[negative] * prompts,
+            **{"num_videos_per_prompt" if video else "num_images_per_prompt": 1},
         )
     call = {
         "prompt_embeds": numbered(encoded[0], first=prompts),
