@@ -24,6 +24,7 @@ from matrix.networks import (
     write_native_models,
 )
 from matrix.oracle import BranchByHand, by_hand, english_call
+from matrix.pipelines import PIPELINES
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import BertTokenizer, ChineseCLIPTextModel
@@ -300,6 +301,28 @@ class TestRefiner:
         got = both(bridge.prompt(NATIVE, negative=NEGATIVE, english=ENGLISH))
         assert np.abs(got - want).max() < TOLERANCE
         assert np.abs(plain - want).max() > 1e-3
+
+
+def test_a_video_gives_each_of_its_frames_its_own_size_numbers(
+    bridge: Bridge, native_folders: list[Path]
+) -> None:
+    """Those of the negative half are others, so a frame that got the wrong ones would show."""
+    (case,) = (case for case in PIPELINES if case.name == "AnimateDiff")
+    pipe = case.make("sdxl", case.parts("sdxl"))
+    sizes = {"original_size": (64, 48), "target_size": (32, 32)}
+    sizes |= {"negative_original_size": (16, 16), "negative_target_size": (8, 8)}
+
+    def film(call: dict[str, Any]) -> Any:
+        generator = torch.Generator().manual_seed(1)
+        settings = {"num_frames": 3, "num_inference_steps": 2, "output_type": "np", **sizes}
+        return pipe(**call, generator=generator, **settings).frames
+
+    with by_hand(pipe, oracle(bridge, native_folders)):
+        want = film(english_call(pipe, ENGLISH, ""))
+    bridge.attach(pipe)
+    call = bridge.prompt(NATIVE, negative=NEGATIVE, english=ENGLISH)
+    assert np.abs(film(call) - want).max() < TOLERANCE
+    assert np.abs(film({"prompt": ENGLISH, "negative_prompt": ""}) - want).max() > 1e-3
 
 
 @pytest.mark.parametrize(
