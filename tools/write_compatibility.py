@@ -43,6 +43,9 @@ picture, and if the branch's weights are the same bits afterwards.
 The bridge is attached before a plug-in is loaded and before a pipeline is offloaded, and after it
 is compiled. Offloading runs the hooks of accelerate and of diffusers, with the CPU as the device
 that computes. Compiling means the whole UNet as one graph, run by PyTorch (backend "eager").
+
+Of DoRA files in kohya's layout diffusers drops the scales, with a warning, and loads a plain LoRA.
+Its AnimateDiff of SDXL leaves the UNet's size embedding random; the cells copy it from the model.
 """
 
 Outcomes = dict[tuple[str, ...], dict[str, Any]]

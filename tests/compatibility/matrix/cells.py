@@ -23,7 +23,7 @@ from matrix.networks import (
 from matrix.oracle import BranchByHand, by_hand, english_call
 from matrix.pairwise import pairwise
 from matrix.pipelines import PIPELINES, PipelineCase
-from matrix.plugins import PLUGINS, PluginCase
+from matrix.plugins import NONE, PLUGINS, PluginCase, without
 from matrix.ways import WAYS, Way, device
 
 NATIVE, NEGATIVE = "一只红色的狐狸", "模糊"
@@ -142,7 +142,8 @@ def _pipe(cell: Cell, folder: Path) -> Any:
 
 
 def _draw(cell: Cell, pipe: Any, prompt: dict[str, Any]) -> Pixels:
-    call = {**cell.pipeline.call(), **cell.plugin.call(), **prompt}
+    settings = cell.plugin.settings(pipe)
+    call = {**cell.pipeline.call(), **settings, **cell.plugin.call(), **prompt}
     output = pipe(**call, generator=torch.Generator().manual_seed(1), output_type="np")
     pixels = output.images if hasattr(output, "images") else output.frames
     pixels = np.asarray(pixels)
@@ -220,13 +221,13 @@ def check(cell: Cell) -> Outcome:
 
 def _check_that_it_acts(cell: Cell, pixels: Pixels, english: torch.Tensor) -> None:
     """The plug-in changes the picture, and some the English embeddings; without one, the branch."""
-    if cell.plugin.name == "none":
+    if cell.plugin is NONE:
         stock = draw_stock(replace(cell, way=WAYS[0]))
         assert np.abs(pixels - stock).max() > VISIBLE, "the branch changes nothing"
         return
-    without, plain_english = draw_by_hand(replace(cell, plugin=PLUGINS[0]))
-    assert np.abs(pixels - without).max() > VISIBLE, "the plug-in changes nothing"
-    if cell.plugin.changes_text and english.shape == plain_english.shape:
+    bare, plain_english = draw_by_hand(replace(cell, plugin=without(cell.plugin)))
+    assert np.abs(pixels - bare).max() > VISIBLE, "the plug-in changes nothing"
+    if cell.plugin.changes_text:
         assert (english - plain_english).abs().max() > VISIBLE, "the English is unchanged"
 
 

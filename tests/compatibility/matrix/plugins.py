@@ -1,7 +1,8 @@
 """What the community adds to a backbone, made at tiny size and loaded by stock calls alone."""
 
+import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,8 @@ class PluginCase:
     """The argument of the pipeline's call that it needs, if any."""
     call: Callable[[], dict[str, Any]] = dict
     """What the pipeline's call gets besides."""
+    settings: Callable[[Any], dict[str, Any]] = lambda pipe: {}
+    """What goes with it and acts without it too: sets the pipeline, gives arguments of its call."""
     english: str = ENGLISH
     """The English prompt that calls it up."""
     negative: str = ""
@@ -254,7 +257,11 @@ def _lcm_lora(family: Family, pipe: Any, folder: Path) -> None:
     state = {key: v for key, v in _as_peft(pipe, 71).items() if key.startswith("unet.")}
     save_file(state, folder / _LORA)
     pipe.load_lora_weights(folder, weight_name=_LORA, adapter_name="lcm")
+
+
+def _lcm_settings(pipe: Any) -> dict[str, Any]:
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+    return {"guidance_scale": 1.5}
 
 
 def _peft_loha(family: Family, pipe: Any, folder: Path) -> None:
@@ -349,8 +356,19 @@ def _ip_adapter_state(unet: nn.Module) -> dict[str, Tensor]:
     return state
 
 
+NONE = PluginCase(name="none")
+
+
+@functools.cache
+def without(plugin: PluginCase) -> PluginCase:
+    """The same words and settings, and nothing loaded: what a plug-in must differ from."""
+    if plugin is NONE:
+        return NONE
+    return replace(NONE, english=plugin.english, negative=plugin.negative, settings=plugin.settings)
+
+
 PLUGINS = (
-    PluginCase(name="none"),
+    NONE,
     PluginCase(name="checkpoint, folder", replace=_from_folder),
     PluginCase(name="checkpoint, .safetensors", replace=_from_single_file(".safetensors")),
     PluginCase(name="checkpoint, .ckpt", replace=_from_single_file(".ckpt")),
@@ -384,7 +402,7 @@ PLUGINS = (
         name="LCM-LoRA",
         load=_lcm_lora,
         needs="load_lora_weights",
-        call=lambda: {"guidance_scale": 1.5},
+        settings=_lcm_settings,
     ),
     *(
         PluginCase(
