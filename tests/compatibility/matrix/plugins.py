@@ -12,6 +12,16 @@ from peft import LoHaConfig, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from matrix.lora_files import (
+    ATTENTION,
+    RANK,
+    as_dora,
+    as_kohya,
+    as_locon,
+    as_loha,
+    as_old_diffusers,
+    as_peft,
+)
 from matrix.networks import (
     BIG_CLIP_WIDTH,
     CLIP_WIDTH,
@@ -29,7 +39,6 @@ from matrix.single_files import single_file_state
 ENGLISH = "a red fox"
 TOKEN = "<style>"
 _LORA = "pytorch_lora_weights.safetensors"
-_RANK = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -131,112 +140,6 @@ def _dreambooth(family: Family, parts: Parts, folder: Path) -> Parts:
 # LoRA
 
 
-def _targets(network: nn.Module, endings: tuple[str, ...]) -> list[tuple[str, nn.Module]]:
-    found = [(n, m) for n, m in network.named_modules() if n.endswith(endings) and "lora" not in n]
-    assert found
-    return found
-
-
-def _pairs(
-    network: nn.Module, endings: tuple[str, ...], seed: int
-) -> dict[str, tuple[Tensor, Tensor]]:
-    """Down and up matrices (kernels, for convolutions) of a LoRA that has learnt something."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator) / shape[1] ** 0.5
-
-    pairs = {}
-    for name, module in _targets(network, endings):
-        if isinstance(module, nn.Conv2d):
-            kernel = module.kernel_size
-            pairs[name] = (
-                draw(_RANK, module.in_channels, *kernel),
-                draw(module.out_channels, _RANK, 1, 1),
-            )
-        else:
-            pairs[name] = (draw(_RANK, module.in_features), draw(module.out_features, _RANK))
-    return pairs
-
-
-_ATTENTION = ("to_q", "to_k", "to_v")
-_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj")
-
-
-def _text_encoders(pipe: Any) -> dict[str, nn.Module]:
-    names = ("text_encoder", "text_encoder_2")
-    return {name: getattr(pipe, name) for name in names if getattr(pipe, name, None) is not None}
-
-
-def _text_name(module: str) -> str:
-    """Files name the modules as CLIP's text model had them before transformers 5."""
-    return "text_model." + module.removeprefix("text_model.")
-
-
-def _as_peft(pipe: Any, seed: int) -> dict[str, Tensor]:
-    state = {}
-    for name, (down, up) in _pairs(pipe.unet, _ATTENTION, seed).items():
-        state |= {f"unet.{name}.lora_A.weight": down, f"unet.{name}.lora_B.weight": up}
-    for encoder, network in _text_encoders(pipe).items():
-        for name, (down, up) in _pairs(network, _TEXT, seed + 1).items():
-            prefix = f"{encoder}.{_text_name(name)}"
-            state |= {f"{prefix}.lora_A.weight": down, f"{prefix}.lora_B.weight": up}
-    return state
-
-
-def _as_old_diffusers(pipe: Any, seed: int) -> dict[str, Tensor]:
-    state = {}
-    for name, (down, up) in _pairs(pipe.unet, _ATTENTION, seed).items():
-        attention, _, projection = name.rpartition(".")
-        prefix = f"unet.{attention}.processor.{projection}_lora"
-        state |= {f"{prefix}.down.weight": down, f"{prefix}.up.weight": up}
-    for encoder, network in _text_encoders(pipe).items():
-        for name, (down, up) in _pairs(network, _TEXT, seed + 1).items():
-            attention, _, projection = _text_name(name).rpartition(".")
-            prefix = f"{encoder}.{attention}.to_{projection.removesuffix('_proj')}_lora"
-            state |= {f"{prefix}.down.weight": down, f"{prefix}.up.weight": up}
-    return state
-
-
-def _as_kohya(pipe: Any, seed: int, endings: tuple[str, ...] = _ATTENTION) -> dict[str, Tensor]:
-    encoders = _text_encoders(pipe)
-    prefixes = ["lora_te"] if len(encoders) == 1 else ["lora_te1", "lora_te2"]
-    named = {
-        f"lora_unet_{name.replace('.', '_')}": pair
-        for name, pair in _pairs(pipe.unet, endings, seed).items()
-    }
-    for prefix, network in zip(prefixes, encoders.values(), strict=True):
-        for name, pair in _pairs(network, _TEXT, seed + 1).items():
-            named[f"{prefix}_{_text_name(name).replace('.', '_')}"] = pair
-    state = {}
-    for name, (down, up) in named.items():
-        state |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
-        state[f"{name}.alpha"] = torch.tensor(1.0)
-    return state
-
-
-def _as_locon(pipe: Any, seed: int) -> dict[str, Tensor]:
-    return _as_kohya(pipe, seed, (*_ATTENTION, "conv1", "conv2"))
-
-
-def _as_loha(pipe: Any, seed: int) -> dict[str, Tensor]:
-    state = {}
-    for name, (down, up) in _pairs(pipe.unet, _ATTENTION, seed).items():
-        prefix = f"lora_unet_{name.replace('.', '_')}"
-        state |= {f"{prefix}.hada_w1_a": up, f"{prefix}.hada_w1_b": down}
-        state |= {f"{prefix}.hada_w2_a": up.clone(), f"{prefix}.hada_w2_b": down.clone()}
-        state[f"{prefix}.alpha"] = torch.tensor(1.0)
-    return state
-
-
-def _as_dora(pipe: Any, seed: int) -> dict[str, Tensor]:
-    state = {key: v for key, v in _as_peft(pipe, seed).items() if key.startswith("unet.")}
-    for name, module in _targets(pipe.unet, _ATTENTION):
-        size = module.weight.norm(dim=1)
-        state[f"unet.{name}.lora_magnitude_vector"] = 1.3 * size
-    return state
-
-
 def _lora(layout: Callable[[Any, int], dict[str, Tensor]]) -> Callable[[Family, Any, Path], None]:
     def load(family: Family, pipe: Any, folder: Path) -> None:
         save_file(layout(pipe, 51), folder / _LORA)
@@ -246,7 +149,7 @@ def _lora(layout: Callable[[Any, int], dict[str, Tensor]]) -> Callable[[Family, 
 
 
 def _two_loras(family: Family, pipe: Any, folder: Path) -> None:
-    for name, layout, seed in (("one", _as_peft, 51), ("two", _as_kohya, 61)):
+    for name, layout, seed in (("one", as_peft, 51), ("two", as_kohya, 61)):
         save_file(layout(pipe, seed), folder / f"{name}.safetensors")
     for name in ("one", "two"):
         pipe.load_lora_weights(folder, weight_name=f"{name}.safetensors", adapter_name=name)
@@ -254,7 +157,7 @@ def _two_loras(family: Family, pipe: Any, folder: Path) -> None:
 
 
 def _lcm_lora(family: Family, pipe: Any, folder: Path) -> None:
-    state = {key: v for key, v in _as_peft(pipe, 71).items() if key.startswith("unet.")}
+    state = {key: v for key, v in as_peft(pipe, 71).items() if key.startswith("unet.")}
     save_file(state, folder / _LORA)
     pipe.load_lora_weights(folder, weight_name=_LORA, adapter_name="lcm")
 
@@ -266,7 +169,7 @@ def _lcm_settings(pipe: Any) -> dict[str, Any]:
 
 def _peft_loha(family: Family, pipe: Any, folder: Path) -> None:
     """Into the UNet by peft itself, as its documentation has it for diffusers' models."""
-    config = LoHaConfig(r=_RANK, target_modules=list(_ATTENTION), init_weights=False)
+    config = LoHaConfig(r=RANK, target_modules=list(ATTENTION), init_weights=False)
     torch.manual_seed(81)
     inject_adapter_in_model(config, pipe.unet, adapter_name="loha")
 
@@ -376,25 +279,25 @@ PLUGINS = (
     PluginCase(name="another VAE", replace=lambda f, parts, d: {"vae": drawn(make_vae(0), 25)}),
     PluginCase(
         name="LoRA, diffusers",
-        load=_lora(_as_old_diffusers),
+        load=_lora(as_old_diffusers),
         needs="load_lora_weights",
         changes_text=True,
     ),
     PluginCase(
-        name="LoRA, kohya", load=_lora(_as_kohya), needs="load_lora_weights", changes_text=True
+        name="LoRA, kohya", load=_lora(as_kohya), needs="load_lora_weights", changes_text=True
     ),
     PluginCase(
-        name="LoRA, PEFT", load=_lora(_as_peft), needs="load_lora_weights", changes_text=True
+        name="LoRA, PEFT", load=_lora(as_peft), needs="load_lora_weights", changes_text=True
     ),
     PluginCase(
         name="two LoRAs, 0.8 and 0.3", load=_two_loras, needs="load_lora_weights", changes_text=True
     ),
-    PluginCase(name="LoCon, kohya", load=_lora(_as_locon), needs="load_lora_weights"),
-    PluginCase(name="DoRA, PEFT", load=_lora(_as_dora), needs="load_lora_weights"),
+    PluginCase(name="LoCon, kohya", load=_lora(as_locon), needs="load_lora_weights"),
+    PluginCase(name="DoRA, PEFT", load=_lora(as_dora), needs="load_lora_weights"),
     PluginCase(name="LoHa, PEFT", load=_peft_loha),
     PluginCase(
         name="LoHa, kohya",
-        load=_lora(_as_loha),
+        load=_lora(as_loha),
         needs="load_lora_weights",
         refused_by_stock="have not been correctly renamed",
     ),
