@@ -16,6 +16,7 @@ from bridge_diffusion.models.branch import BridgeBranch
 from bridge_diffusion.models.config import (
     FAMILY_NAMES,
     BridgeConfig,
+    Family,
     family_of,
     model_card,
     published_config,
@@ -39,6 +40,7 @@ from bridge_diffusion.prompting import (
 )
 from bridge_diffusion.reading import read_json
 from bridge_diffusion.text import EnglishEmbeddings, NativeEmbeddings, NativeTextEncoder
+from bridge_diffusion.text.families import model_folders
 from bridge_diffusion.writing import clear_write_errors
 
 __all__ = [
@@ -58,6 +60,8 @@ _ARCHITECTURE = (
     "transformer_layers_per_block",
     "use_linear_projection",
 )
+# And of SDXL's: the branch reads the backbone's size numbers.
+_ADDED = ("addition_time_embed_dim", "projection_class_embeddings_input_dim")
 
 
 class Bridge:
@@ -107,12 +111,13 @@ class Bridge:
     def from_pretrained(
         cls,
         name: str | Path,
-        text_encoder: str | Path | NativeTextEncoder | None = None,
+        text_encoder: str | Path | Sequence[str | Path] | NativeTextEncoder | None = None,
         dtype: torch.dtype | None = torch.float32,
     ) -> Self:
         """Load a saved bridge, or a branch of the published layout, from a folder or the hub.
 
-        `text_encoder` is a Hugging Face folder or hub name, or a loaded encoder; a bridge saved by
+        `text_encoder` is a Hugging Face folder or hub name, a list of them for a branch that reads
+        several models side by side (SDXL's published one), or a loaded encoder; a bridge saved by
         this library brings its own. `dtype` is that of both networks: as in diffusers float32, if
         nothing else is asked for; None as they are stored.
         Raises `BridgeError` for anything missing, cut, of another kind, or holding code.
@@ -124,12 +129,10 @@ class Bridge:
             text_encoder = folder / TEXT_FOLDER if text_encoder is None else text_encoder
         else:
             branch = read_branch(published_branch_folder(folder), dtype)
-            config = published_config(family_of(branch), branch.native_width)
-        if text_encoder is None:
-            raise BridgeError(
-                f"{name} is a published branch and has no text encoder: name it with text_encoder "
-                "(--text-encoder), for BDM1.0 OFA-Sys/chinese-clip-vit-huge-patch14"
-            )
+            if text_encoder is None:
+                raise BridgeError(_asked_for_text_encoder(name, family_of(branch)))
+            models = _count_models(text_encoder)
+            config = published_config(family_of(branch), branch.native_width, models)
         if not isinstance(text_encoder, NativeTextEncoder):
             text_encoder = NativeTextEncoder.from_pretrained(
                 text_encoder, config.text_encoding, dtype
@@ -191,6 +194,7 @@ class Bridge:
                 f"{type(pipe).__name__} has no UNet: a bridge fits pipelines of "
                 f"{FAMILY_NAMES[self.config.family]}"
             )
+        _check_is_no_refiner(pipe)
         self._check_family(unet)
         self._check_prediction(pipe)
         if self._hooks is not None and not self._hooks.is_attached(unet):
@@ -263,7 +267,7 @@ class Bridge:
         *,
         negative: Texts = "",
         english: Texts = "",
-        negative_english: Texts = "",
+        negative_english: Texts | None = "",
         scale: float | Sequence[float] = 1.0,
         start: float = 0.0,
         end: float = 1.0,
@@ -272,8 +276,10 @@ class Bridge:
 
         `native` and `negative` go to the branch, `english` and `negative_english` to the backbone;
         one text for all pictures, or a list. English "" is the paper's way; a translation there is
-        the way of its release. `scale` multiplies the branch's residuals. `start` and `end` are
-        the part of the steps in which the branch works, as fractions; a part of them brings a
+        the way of its release. `negative_english` None is what the pipeline does without one:
+        zeros where an SDXL pipeline says `force_zeros_for_empty_prompt`, else "". `scale`
+        multiplies the branch's residuals. `start` and `end` are the part of the steps in which
+        the branch works, as fractions; a part of them brings a
         `callback_on_step_end` along (see `StepWindow` for composing it with your own).
         Raises `BridgeError` if the lists differ in length or the bridge is not attached.
         """
@@ -318,8 +324,8 @@ class Bridge:
                 f"this bridge is for {FAMILY_NAMES[self.config.family]}, the pipeline is of "
                 f"{FAMILY_NAMES[family]}: choose a bridge of that family"
             )
-        for name in _ARCHITECTURE:
-            ours, theirs = self.branch.config[name], unet.config[name]
+        for name in (*_ARCHITECTURE, *(_ADDED if family == "sdxl" else ())):
+            ours, theirs = self.branch.config[name], _still(unet.config[name])
             if _plain(ours) != _plain(theirs):
                 raise BridgeError(
                     f"this bridge does not fit the pipeline's UNet: it was made for "
@@ -338,6 +344,20 @@ class Bridge:
             )
 
 
+def _asked_for_text_encoder(name: str | Path, family: Family) -> str:
+    asked = f"{name} is a published branch and has no text encoder: name it with text_encoder "
+    huge = "OFA-Sys/chinese-clip-vit-huge-patch14"
+    if family == "sdxl":
+        return f"{asked}(--text-encoder), for SDXL two side by side: the larger one ({huge}) first"
+    return f"{asked}(--text-encoder), for BDM1.0 {huge}"
+
+
+def _count_models(text_encoder: str | Path | Sequence[str | Path] | NativeTextEncoder) -> int:
+    if isinstance(text_encoder, NativeTextEncoder):
+        return text_encoder.encoding.models
+    return len(model_folders(text_encoder))
+
+
 def _hooks_on(unet: nn.Module) -> BackboneHooks | None:
     """The hooks that other bridges put on this UNet, if there are any."""
     owners = (getattr(hook, "__self__", None) for hook in unet._forward_pre_hooks.values())
@@ -353,6 +373,22 @@ def _controlnets(pipe: Any) -> list[nn.Module]:
     """The single networks of a pipeline's ControlNet or of its several ones."""
     net = getattr(pipe, "controlnet", None)
     return [] if net is None else list(getattr(net, "nets", [net]))
+
+
+def _check_is_no_refiner(pipe: Any) -> None:
+    """SDXL's refiner has another UNet and other size numbers than the base that bridges know."""
+    if pipe.config.get("requires_aesthetics_score", False):
+        raise BridgeError(
+            "this pipeline is SDXL's refiner, which has no branch: attach the bridge to the base "
+            "pipeline, and run the refiner on its latents without one"
+        )
+
+
+def _still(block_types: Any) -> Any:
+    """AnimateDiff's blocks are Stable Diffusion's with motion modules between."""
+    if isinstance(block_types, (list, tuple)) and all(isinstance(t, str) for t in block_types):
+        return [block_type.replace("BlockMotion", "Block2D") for block_type in block_types]
+    return block_types
 
 
 def _plain(value: Any) -> Any:

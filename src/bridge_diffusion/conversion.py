@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from bridge_diffusion.bridge import (
     published_branch_folder,
 )
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.models.config import release_encoding
 from bridge_diffusion.models.convert import read_branch, write_published
 from bridge_diffusion.reading import read_json
-from bridge_diffusion.text import RELEASE_ENCODING
 from bridge_diffusion.writing import clear_write_errors
 
 DTYPES = {
@@ -30,12 +30,17 @@ DTYPES = {
 
 
 def convert_to_bridge(
-    source: Path, target: Path, *, text_encoder: str | None = None, dtype: str = "as-is"
+    source: Path,
+    target: Path,
+    *,
+    text_encoder: str | Sequence[str] | None = None,
+    dtype: str = "as-is",
 ) -> None:
     """Write a folder that `Bridge.from_pretrained` loads on its own.
 
     Args:
-        text_encoder: Folder or hub name of the native text encoder, where the source has none.
+        text_encoder: Folder or hub name of the native text encoder, where the source has none;
+            several for a branch that reads models side by side.
         dtype: A key of `DTYPES`.
 
     Raises:
@@ -59,7 +64,7 @@ def convert_to_published(source: Path, target: Path, *, dtype: str = "as-is") ->
     if (source / BRIDGE_FILE).is_file():
         config = BridgeConfig.from_json(read_json(source / BRIDGE_FILE))
         branch_folder = source / BRANCH_FOLDER
-        if config.text_encoding != RELEASE_ENCODING:
+        if config.text_encoding != release_encoding(config.family, config.text_encoding.models):
             notes.append(
                 "this branch was trained with another encoding of text than the release's "
                 f"({config.text_encoding}); the release's code will not encode text that way"

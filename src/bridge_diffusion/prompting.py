@@ -59,7 +59,7 @@ class EncodedPart:
 
 
 def prompt_together(
-    *parts: PromptPart, english: Texts = "", negative_english: Texts = ""
+    *parts: PromptPart, english: Texts = "", negative_english: Texts | None = ""
 ) -> dict[str, Any]:
     """What the pipeline is called with where several bridges read the prompt of one picture.
 
@@ -74,12 +74,11 @@ def prompt_together(
     none, and lists that differ in length.
     """
     _check_bridges([part.bridge for part in parts])
-    texts = [english, negative_english]
+    texts = [english] if negative_english is None else [english, negative_english]
     texts += [text for part in parts for text in (part.native, part.negative)]
     count = max(_count(text) for text in texts)
-    englishes = encode_english(
-        parts[0].bridge.pipe, _listed(english, count), _listed(negative_english, count)
-    )
+    negatives = None if negative_english is None else _listed(negative_english, count)
+    englishes = encode_english(parts[0].bridge.pipe, _listed(english, count), negatives)
     encoded = []
     for part in parts:
         native, negative = part.bridge.text_encoder.encode_pair(

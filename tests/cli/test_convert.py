@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matrix.networks import make_branch, write_native_models
 from PIL import Image
 from safetensors.torch import load_file
+
+from bridge_diffusion.models import write_published
 
 BRANCH = "branch/diffusion_pytorch_model.safetensors"
 PUBLISHED = "diffusion_pytorch_model.safetensors"
@@ -123,3 +126,16 @@ def test_a_published_branch_needs_its_text_encoder(
     assert "text_encoder" in outcome.err
     assert not (tmp_path / "new").exists()
     assert (tmp_path / "published" / PUBLISHED).is_file()
+
+
+def test_sdxls_two_text_encoders_in_their_order(bdm: Callable, tmp_path: Path) -> None:
+    first, second = write_native_models("sdxl", tmp_path)
+    write_published(make_branch("sdxl"), tmp_path / "published")
+    encoders = ("--text-encoder", first, "--text-encoder", second)
+    outcome = bdm("convert", tmp_path / "published", tmp_path / "ours", *encoders)
+    assert outcome.code == 0, outcome.err
+    encoding = json.loads((tmp_path / "ours/bridge.json").read_text())["text_encoding"]
+    assert (encoding["models"], encoding["pooled"]) == (2, True)
+    outcome = bdm("convert", tmp_path / "published", tmp_path / "one", "--text-encoder", first)
+    assert outcome.code == 2
+    assert "width 80" in outcome.err

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel, MotionAdapter, UNet2DConditionModel, UNetMotionModel
 from torch import Tensor, nn
 
 from bridge_diffusion import BridgeError
@@ -237,11 +237,51 @@ def test_nan_is_told_and_its_source_named(
         unet(sample, 10, states)
 
 
-def test_videos_are_refused(
-    unet: UNet2DConditionModel, hooks: BackboneHooks, draw: Draw, pair: Pair
+def test_a_video_is_a_batch_of_pictures(
+    unet: UNet2DConditionModel,
+    branch: BridgeBranch,
+    layout: PackLayout,
+    draw: Draw,
+    pair: Pair,
 ) -> None:
-    with pytest.raises(BridgeError, match="5 dimensions"):
-        unet(draw(2, 4, 3, 8, 8), 10, pair(1))
+    """AnimateDiff's UNet, whose pipeline repeats the text for each frame."""
+    adapter = MotionAdapter(
+        block_out_channels=(16, 32),
+        motion_layers_per_block=1,
+        motion_num_attention_heads=2,
+        motion_norm_num_groups=8,
+    )
+    video_unet = UNetMotionModel.from_unet2d(unet, adapter)
+    plain = copy.deepcopy(video_unet)
+    hooks = BackboneHooks(layout.english_width)
+    hooks.add(branch, layout.segments[0].native_tokens)
+    hooks.attach(video_unet)
+    sample, states = draw(2, 4, 3, 8, 8), pair(1)
+    (part,) = hooks.layout.unpack(states).parts
+    residuals = [
+        branch(
+            sample[i, :, frame][None],
+            10,
+            part.hidden[i][None],
+            encoder_attention_mask=part.mask[i][None],
+            scale=part.scale[i][None],
+        )
+        for i in range(2)
+        for frame in range(3)
+    ]
+    states = states.repeat_interleave(3, dim=0)
+    english = hooks.layout.english(states)
+    want = plain(
+        sample,
+        10,
+        english,
+        down_block_additional_residuals=[
+            torch.cat(level) for level in zip(*(down for down, _ in residuals), strict=True)
+        ],
+        mid_block_additional_residual=torch.cat([mid for _, mid in residuals]),
+    ).sample
+    torch.testing.assert_close(video_unet(sample, 10, states).sample, want, rtol=0, atol=2e-5)
+    assert (plain(sample, 10, english).sample - want).abs().max() > 1e-3
 
 
 def test_a_branch_of_another_type_is_cast_in_and_out(

@@ -2,12 +2,14 @@ import logging
 
 import pytest
 import torch
+from diffusers import AnimateDiffSDXLPipeline
 from peft import LoraConfig
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.text import encode_english
 
 ENGLISH_CASES = ["e01_plain", "e02_weights", "e03_two_chunks_weights", "e05_empty"]
+ENCODERS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 LONG = "a red fox in the snow, " * 12
 
 
@@ -54,6 +56,18 @@ def test_windows_agree_with_stock_where_nothing_is_weighted(pipe_name, request):
     if stock.pooled is not None:
         assert close(in_windows.pooled[:1], stock.pooled)
         assert close(in_windows.negative_pooled[:1], stock.negative_pooled)
+
+
+def test_a_pipeline_of_videos_encodes_the_same(sdxl_pipe):
+    """AnimateDiff's of SDXL, which names the number of videos instead."""
+    parts = {name: getattr(sdxl_pipe, name) for name in ENCODERS}
+    video = AnimateDiffSDXLPipeline(
+        **parts, vae=None, unet=None, scheduler=None, motion_adapter=None
+    )
+    got = encode_english(video, ["a red fox"], ["snow"])
+    wanted = encode_english(sdxl_pipe, ["a red fox"], ["snow"])
+    assert torch.equal(got.positive, wanted.positive)
+    assert torch.equal(got.negative_pooled, wanted.negative_pooled)
 
 
 def test_sdxl_zeros_stay_zeros_beside_weights(sdxl_pipe):

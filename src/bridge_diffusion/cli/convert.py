@@ -14,8 +14,11 @@ def convert(
         typer.Option(help="Layout to write: this library's, or that of the paper's release."),
     ] = "bridge",
     text_encoder: Annotated[
-        str | None,
-        typer.Option(help="For --to bridge: the native text encoder, a folder or a hub name."),
+        list[str] | None,
+        typer.Option(
+            help="For --to bridge: the native text encoder, a folder or a hub name. Give it twice "
+            "for SDXL's published branch, which reads two side by side, the larger one first."
+        ),
     ] = None,
     dtype: Annotated[
         Literal["as-is", "fp32", "fp16", "bf16"], typer.Option(help="Number format to write.")
@@ -31,8 +34,13 @@ def convert(
     from bridge_diffusion.conversion import convert_to_bridge, convert_to_published
 
     if to == "bridge":
-        convert_to_bridge(source, target, text_encoder=text_encoder, dtype=dtype)
+        convert_to_bridge(source, target, text_encoder=_one_or_all(text_encoder), dtype=dtype)
     else:
         for note in convert_to_published(source, target, dtype=dtype):
             typer.echo(f"bdm: warning: {note}", err=True)
     typer.echo(target)
+
+
+def _one_or_all(names: list[str] | None) -> str | list[str] | None:
+    """A single folder may hold several models, or say how it encodes: it is no list of one."""
+    return names[0] if names and len(names) == 1 else names or None

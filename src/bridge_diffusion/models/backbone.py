@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -171,23 +172,22 @@ class BackboneHooks:
         self, call: dict[str, Any], part: UnpackedPart, check: bool
     ) -> tuple[DownResiduals, MidResidual]:
         """Run a branch in its own type, on the sample's device."""
-        branch, sample = self._branches[part.segment], call["sample"]
-        if sample.ndim != 4:
-            raise BridgeError(
-                f"the backbone was called with a sample of {sample.ndim} dimensions; a bridge "
-                "draws pictures (4 dimensions), not videos"
-            )
+        branch, sample = self._branches[part.segment], _pictures(call["sample"])
         if branch.device != sample.device:
             branch.to(sample.device)
+
+        def rows(value: Any) -> Any:
+            return _for_each_picture(value, len(sample))
+
         added = call.get("added_cond_kwargs") or {}
         down, mid = branch(
             sample[:, : branch.config.in_channels].to(branch.dtype),
-            call["timestep"],
-            part.hidden.to(branch.dtype),
-            encoder_attention_mask=part.mask,
-            pooled=None if part.pooled is None else part.pooled.to(branch.dtype),
-            time_ids=None if part.pooled is None else added["time_ids"],
-            scale=part.scale,
+            rows(call["timestep"]),
+            rows(part.hidden.to(branch.dtype)),
+            encoder_attention_mask=rows(part.mask),
+            pooled=None if part.pooled is None else rows(part.pooled.to(branch.dtype)),
+            time_ids=None if part.pooled is None else rows(added["time_ids"]),
+            scale=rows(part.scale),
         )
         if check and not bool(torch.isfinite(mid).all()):
             _explain_nan(sample, branch.dtype)
@@ -210,6 +210,20 @@ def _bound(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     kind: Any = type(getattr(module, "_orig_mod", module))
     _self, *names = inspect.signature(kind.forward).parameters
     return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _pictures(
+    sample: Float[Tensor, "batch channels *frames height width"],
+) -> Float[Tensor, "pictures channels height width"]:
+    """A video is a batch of pictures to a branch, as it is to AnimateDiff's UNet."""
+    return sample if sample.ndim == 4 else sample.transpose(1, 2).flatten(0, 1)
+
+
+def _for_each_picture(value: Any, pictures: int) -> Any:
+    """Repeat what a video has one of for each of its frames; pipelines do it for the text only."""
+    if not isinstance(value, Tensor) or value.ndim == 0 or len(value) in (1, pictures):
+        return value
+    return value.repeat_interleave(pictures // len(value), dim=0)
 
 
 def _add_residuals(call: dict[str, Any], down: DownResiduals, mid: MidResidual) -> None:

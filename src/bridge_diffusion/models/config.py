@@ -1,7 +1,7 @@
 """What a bridge says about itself: `bridge.json`, and the model card made from it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
 from diffusers import UNet2DConditionModel
@@ -90,15 +90,24 @@ class BridgeConfig:
         return cls(**known)
 
 
-def published_config(family: Family, native_width: int) -> BridgeConfig:
+def release_encoding(family: Family, models: int = 1) -> TextEncoding:
+    """How the release encodes text; for SDXL with the pooled vector, and as a rule with 2 models.
+
+    No code of the release makes SDXL's inputs. Their widths are known from its weights; that the
+    pooled vector is the first model's [CLS] state is our reading of them.
+    """
+    return replace(RELEASE_ENCODING, pooled=family == "sdxl", models=models)
+
+
+def published_config(family: Family, native_width: int, models: int = 1) -> BridgeConfig:
     """The configuration of a bridge of the published layout, which has no `bridge.json`.
 
-    Text as the release encodes it; the last sigma that of timestep 0, which diffusers 0.24 knew
-    no other way, and evenly spaced timesteps.
+    Text as the release encodes it, with so many text models side by side; the last sigma that of
+    timestep 0, which diffusers 0.24 knew no other way, and evenly spaced timesteps.
     """
     return BridgeConfig(
         family=family,
-        text_encoding=RELEASE_ENCODING,
+        text_encoding=release_encoding(family, models),
         native_width=native_width,
         scheduler={"final_sigmas_type": "sigma_min", "timestep_spacing": "linspace"},
         languages=("zh",),
@@ -119,6 +128,11 @@ def _check_version(version: Any) -> None:
 def family_of(network: UNet2DConditionModel | BridgeBranch) -> Family:
     """The family of a backbone's UNet or of a branch."""
     return "sdxl" if network.config.addition_embed_type == "text_time" else "sd15"
+
+
+def _models(encoding: TextEncoding) -> str:
+    several = f"{encoding.models} models of family " if encoding.models > 1 else ""
+    return f"{several}{encoding.family}"
 
 
 def model_card(config: BridgeConfig) -> str:
@@ -156,7 +170,7 @@ image = pipe(**bridge.prompt("...")).images[0]
 | licence | {config.licence} |
 | languages | {", ".join(config.languages) or "not stated"} |
 | training data | {config.training_data} |
-| text encoder | {encoding.family}, hidden states {config.native_width} wide |
+| text encoder | {_models(encoding)}, hidden states {config.native_width} wide |
 | windows | up to {encoding.max_windows} of {encoding.window} tokens |
 | padding | {"masked" if encoding.padding_mask else "attended to"} |
 | special ids | {encoding.special_ids} |

@@ -28,7 +28,10 @@ class TextEncoding:
     weights: Weights = "applied"
     """Whether the weights of the prompt syntax act on the embeddings or are dropped."""
     pooled: bool = False
-    """Whether a pooled vector (the first token of the first window) is given too, as SDXL wants."""
+    """Whether a pooled vector (the first token of the first window) is given too, as SDXL wants.
+    Of several models, it is the first one's."""
+    models: int = 1
+    """How many text models read the same tokens; their hidden states lie side by side."""
 
     def __post_init__(self) -> None:
         if self.window < 3:
@@ -39,6 +42,8 @@ class TextEncoding:
             raise BridgeError(
                 f"text encoding: max_windows is {self.max_windows}; it must be at least 1"
             )
+        if self.models < 1:
+            raise BridgeError(f"text encoding: models is {self.models}; it must be at least 1")
         for name, allowed in (
             ("special_ids", get_args(SpecialIds)),
             ("weights", get_args(Weights)),
@@ -67,7 +72,7 @@ class TextEncoding:
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote. Raises `BridgeError` for wrong fields."""
         kinds = {"family": str, "window": int, "max_windows": int, "padding_mask": bool}
-        kinds |= {"special_ids": str, "weights": str, "pooled": bool}
+        kinds |= {"special_ids": str, "weights": str, "pooled": bool, "models": int}
         unknown = sorted(set(values) - {field.name for field in fields(cls)})
         if unknown:
             raise BridgeError(

@@ -5,6 +5,7 @@ and clip skip, which stock pipelines lack, are encoded here in windows of the to
 Textual Inversion and LoRA on the text encoders act on both ways.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,13 +175,16 @@ def _is_plain(pieces: Sequence[WeightedPiece], towers: Sequence[_Tower]) -> bool
 def _stock(
     pipe: Any, prompts: list[str], negatives: list[str] | None, lora_scale: float | None
 ) -> EnglishEmbeddings:
+    one_each = "num_images_per_prompt"
+    if one_each not in inspect.signature(pipe.encode_prompt).parameters:
+        one_each = "num_videos_per_prompt"  # AnimateDiff's pipeline of SDXL
     encoded = pipe.encode_prompt(
         prompt=prompts,
         device=pipe._execution_device,
-        num_images_per_prompt=1,
         do_classifier_free_guidance=True,
         negative_prompt=negatives,
         lora_scale=lora_scale,
+        **{one_each: 1},
     )
     positive, negative, pooled, negative_pooled = (*encoded, None, None)[:4]
     return EnglishEmbeddings(

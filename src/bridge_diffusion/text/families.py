@@ -5,7 +5,7 @@ A family is a Hugging Face `model_type` (with underscores). All give hidden stat
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -52,6 +52,23 @@ def model_folder(name: str | Path) -> Path:
             f"({type(error).__name__}); check the name and the connection"
         ) from error
     return folder
+
+
+def model_folders(names: str | Path | Sequence[str | Path]) -> list[Path]:
+    """One folder for each text model that reads side by side; a folder may hold several.
+
+    Raises `BridgeError` for what is not found.
+    """
+    if not isinstance(names, (str, Path)):
+        return [model_folder(name) for name in names]
+    folder = model_folder(names)
+    inside = sorted(folder.glob(side_by_side_folder("[1-9]")))
+    return inside or [folder]
+
+
+def side_by_side_folder(number: int | str) -> str:
+    """Where one of several models lies in the folder of a text encoder, counted from 1."""
+    return f"model_{number}"
 
 
 def family_of(folder: Path) -> str:

@@ -15,6 +15,7 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.reading import read_json
 from bridge_diffusion.text import families
 from bridge_diffusion.text.encoding import TextEncoding
+from bridge_diffusion.text.side_by_side import SideBySide, check_same_vocabulary, models_of
 from bridge_diffusion.text.syntax import parse_prompt
 from bridge_diffusion.text.windows import (
     SpecialIds,
@@ -40,7 +41,7 @@ class NativeEmbeddings:
     mask: Bool[Tensor, "batch tokens"]
     """True where the branch may attend. True everywhere without a padding mask."""
     pooled: Float[Tensor, "batch pooled_width"] | None
-    """Hidden state of the first token of the first window, or None."""
+    """Hidden state of the first token of the first window, of the first model; or None."""
 
 
 class NativeTextEncoder:
@@ -50,48 +51,69 @@ class NativeTextEncoder:
     evaluation mode and without gradients; to train one, see `bridge_diffusion.training`.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, encoding: TextEncoding) -> None:
+    def __init__(
+        self, model: PreTrainedModel | SideBySide, tokenizer: Any, encoding: TextEncoding
+    ) -> None:
         """Raises `BridgeError` where the window or the tokenizer does not fit the model."""
-        check_fit(model, tokenizer, encoding)
+        models = models_of(model)
+        if len(models) != encoding.models:
+            raise BridgeError(
+                f"got {len(models)} text models, the text encoding says {encoding.models}: give "
+                "those that the bridge was trained with, in their order"
+            )
+        for each in models:
+            check_fit(each, tokenizer, encoding)
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.encoding = encoding
-        self.width: int = model.config.hidden_size
-        self.pooled_width: int | None = self.width if encoding.pooled else None
+        self.width: int = sum(each.config.hidden_size for each in models)
+        self.pooled_width: int | None = models[0].config.hidden_size if encoding.pooled else None
         self._special = _special_ids(tokenizer)
 
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path,
+        name: str | Path | Sequence[str | Path],
         encoding: TextEncoding | None = None,
         dtype: torch.dtype | None = None,
         *,
         tokenizer: str | Path | None = None,
     ) -> Self:
-        """Load from a Hugging Face model folder or hub name.
+        """Load from a Hugging Face model folder or hub name, or from several: side by side.
 
         `encoding` None: the folder's `encoding.json`, else the defaults of `TextEncoding` for the
         family in its `config.json`. `dtype` None: as the files are. `tokenizer`: its folder, where
         it lies apart. Raises `BridgeError` for what cannot be read.
         """
-        folder = families.model_folder(name)
-        family = families.family_of(folder)
-        encoding = encoding or stored_encoding(folder) or TextEncoding(family=family)
-        if encoding.family != family:
-            raise BridgeError(
-                f"the bridge was trained with a text encoder of family {encoding.family!r}, "
-                f"{name} is of family {family!r}; give the text encoder it was trained with"
-            )
-        tokenizer_folder = folder if tokenizer is None else families.model_folder(tokenizer)
-        model = families.FAMILIES[family](folder, dtype)
-        return cls(model, families.load_tokenizer(tokenizer_folder, family), encoding)
+        folders = families.model_folders(name)
+        family = families.family_of(folders[0])
+        encoding = encoding or _stored_encoding_of(name)
+        encoding = encoding or TextEncoding(family=family, models=len(folders))
+        for folder in folders:
+            if (family := families.family_of(folder)) != encoding.family:
+                raise BridgeError(
+                    f"the bridge was trained with a text encoder of family {encoding.family!r}, "
+                    f"{folder} is of family {family!r}; give the text encoder it was trained with"
+                )
+        models = [families.FAMILIES[family](folder, dtype) for folder in folders]
+        if tokenizer is not None:
+            read = families.load_tokenizer(families.model_folder(tokenizer), family)
+        else:
+            tokenizers = [families.load_tokenizer(folder, family) for folder in folders]
+            check_same_vocabulary(tokenizers)
+            read = tokenizers[0]
+        return cls(models[0] if len(models) == 1 else SideBySide(models), read, encoding)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write model, tokenizer and `encoding.json`, so that `from_pretrained` reads them back."""
         folder = Path(folder)
-        self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        models = models_of(self.model)
+        for number, model in enumerate(models, start=1):
+            whole = len(models) == 1
+            place = folder if whole else folder / families.side_by_side_folder(number)
+            model.save_pretrained(place)
+            self.tokenizer.save_pretrained(place)
         text = json.dumps(self.encoding.to_json(), ensure_ascii=False, indent=2)
         (folder / ENCODING_FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -157,7 +179,8 @@ class NativeTextEncoder:
             hidden[i, : len(row)], mask[i, : len(row)] = row, row_mask
         pooled = None
         if self.encoding.pooled:
-            pooled = torch.stack([sample[0, 0] for sample in parts.split(counts)])
+            first = [sample[0, 0, : self.pooled_width] for sample in parts.split(counts)]
+            pooled = torch.stack(first)
         return NativeEmbeddings(hidden=hidden, mask=mask, pooled=pooled)
 
     @torch.no_grad()
@@ -205,6 +228,11 @@ class NativeTextEncoder:
             weights = joined_weights(tokens.weights, len(row)).to(row.device)
             row[row_mask] = weigh_restoring_power(row[row_mask], weights[row_mask])
         return row, row_mask
+
+
+def _stored_encoding_of(name: str | Path | Sequence[str | Path]) -> TextEncoding | None:
+    """The encoding in the folder of one text encoder; loose models have none in common."""
+    return stored_encoding(families.model_folder(name)) if isinstance(name, (str, Path)) else None
 
 
 def stored_encoding(folder: Path) -> TextEncoding | None:

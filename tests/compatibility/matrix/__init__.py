@@ -1,0 +1,1 @@
+"""The compatibility matrix: pipelines, families, plug-ins, ways to run; and its oracle."""
