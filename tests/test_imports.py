@@ -11,7 +11,7 @@ LAYERS = (
     {"bridge", "prompting", "conversion"},
     {"models"},
     {"text", "data", "images", "identify"},
-    {"reading", "writing"},
+    {"reading", "writing", "lora_header"},
     {"errors"},
 )
 
