@@ -8,7 +8,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "bridge_diffusion"
 LAYERS = (
     {"cli"},
     {"generation", "training", "evaluation", "worlds"},
-    {"bridge", "prompting", "conversion"},
+    {"bridge", "prompting", "conversion", "plugins"},
     {"models"},
     {"text", "data", "images", "identify"},
     {"reading", "writing", "lora_header"},
