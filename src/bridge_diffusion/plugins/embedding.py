@@ -50,9 +50,7 @@ def load_embedding(pipe: Any, path: Path) -> EmbeddingReport:
         BridgeError: The file is damaged, holds code, is of another kind, family or width, or its
             word is taken.
     """
-    file, token, towers = _read(path)
-    check_family(file.identity, backbone_family(pipe.unet), _FLAG)
-    _check_towers(pipe, towers, path)
+    file, token, towers = _read_for(pipe, path)
     try:
         for suffix, vectors in towers.items():
             pipe.load_textual_inversion(
@@ -71,9 +69,22 @@ def load_embedding(pipe: Any, path: Path) -> EmbeddingReport:
     )
 
 
-def embedding_token(path: Path) -> str:
-    """The word that stands for an embedding in the prompt. Raises `BridgeError` as loading does."""
-    return _read(path)[1]
+def check_embedding(pipe: Any, path: Path) -> str:
+    """The word of an embedding that a pipeline could load; its networks may be without weights.
+
+    Raises:
+        BridgeError: As `load_embedding`.
+    """
+    return _read_for(pipe, path)[1]
+
+
+def _read_for(
+    pipe: Any, path: Path
+) -> tuple[WeightFile, str, Mapping[str, Float[Tensor, "vectors width"]]]:
+    file, token, towers = _read(path)
+    check_family(file.identity, backbone_family(pipe.unet), _FLAG)
+    _check_towers(pipe, towers, path)
+    return file, token, towers
 
 
 def _read(
