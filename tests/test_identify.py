@@ -43,11 +43,13 @@ def save(path: Path, *keys: str, width: int = 768) -> Path:
         ("text_model.embeddings.token_embedding.weight", "text encoder", None),
         ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight", "UNet", "sd15"),
         ("first_stage_model.decoder.conv_in.weight", "VAE", None),
+        ("decoder.up_blocks.0.resnets.0.conv1.weight", "VAE", None),
         ("something.weight", "safetensors", None),
     ],
 )
 def test_safetensors_by_their_keys(tmp_path: Path, key: str, kind: str, family: str | None) -> None:
     keys = [key, "down_blocks.0.resnets.0.x"] if kind == "UNet" else [key]
+    keys += ["encoder.down_blocks.0.resnets.0.x"] if key.startswith("decoder.") else []
     identity = identify(save(tmp_path / "x.safetensors", *keys))
     assert (identity.kind, identity.family) == (kind, family)
     assert identity.details["metadata"] == {"modelspec.title": "t"}

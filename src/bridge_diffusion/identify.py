@@ -29,7 +29,6 @@ _KINDS_BY_KEY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("T2I-Adapter", ("adapter.body.", "body.0.block1.")),
     ("textual inversion", ("emb_params", "string_to_param")),
     ("text encoder", ("embeddings.token_embedding.", "embeddings.word_embeddings.")),
-    ("UNet", ("down_blocks.0.resnets.", "mid_block.resnets.", "time_embedding.")),
     (
         "VAE",
         (
@@ -40,6 +39,7 @@ _KINDS_BY_KEY: tuple[tuple[str, tuple[str, ...]], ...] = (
             "decoder.mid.block_1.",
         ),
     ),
+    ("UNet", ("down_blocks.0.resnets.", "mid_block.resnets.", "time_embedding.")),
 )
 # What the class in a folder's config.json is; any other is a "model".
 _KINDS_BY_CLASS = {
@@ -56,8 +56,6 @@ _FAMILY_NAMES = {
 }
 # Width of the text states that a family's cross-attention reads.
 _FAMILY_BY_TEXT_WIDTH = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
-# Widths of the token embeddings of CLIP's text encoders: ViT-L, ViT-H, ViT-bigG.
-_EMBEDDING_WIDTHS = (768, 1024, 1280)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -221,7 +219,7 @@ def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str:
             return kind
     if len(shapes) == 1:  # diffusers names the one tensor by its token
         ((token, shape),) = shapes.items()
-        if len(shape) in (1, 2) and "." not in token and shape[-1] in _EMBEDDING_WIDTHS:
+        if len(shape) in (1, 2) and "." not in token:
             return "textual inversion"
     return "safetensors"
 

@@ -1,5 +1,6 @@
 """Plug-ins as the stock tools write them, for the reference case's pipeline and a tiny SDXL one."""
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,25 +67,41 @@ def to_kohya(unet: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> dict[str
 
 
 @pytest.fixture
-def taught(pipe: StableDiffusionPipeline) -> tuple[dict[str, Tensor], dict[str, Tensor], Any]:
-    """Tensors of a LoRA of UNet and text encoder, at scale 1, and the pipeline that has it."""
+def taught(
+    new_pipe: Callable[[], StableDiffusionPipeline],
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Any]:
+    """Tensors of a LoRA of UNet and text encoder, at scale 1, and a pipeline that has it."""
+    pipe = new_pipe()
     unet = add_lora(pipe.unet, r=4, lora_alpha=4, target_modules=UNET_TARGETS)
     text = add_lora(pipe.text_encoder, r=2, lora_alpha=2, target_modules=TEXT_TARGETS)
     return unet, text, pipe
 
 
+@pytest.fixture(scope="session")
+def loaded_pipe(reference_weights: Path) -> StableDiffusionPipeline:
+    """Tests must not change it."""
+    return StableDiffusionPipeline.from_pretrained(
+        reference_weights, safety_checker=None, requires_safety_checker=False
+    )
+
+
 @pytest.fixture
-def new_pipe(reference_weights: Path) -> Callable[[], StableDiffusionPipeline]:
-    """The reference case's pipeline, anew at each call."""
+def new_pipe(loaded_pipe: StableDiffusionPipeline) -> Callable[[], StableDiffusionPipeline]:
+    """The reference case's pipeline, anew at each call; copied, because reading it takes longer."""
 
     def make() -> StableDiffusionPipeline:
-        pipe = StableDiffusionPipeline.from_pretrained(
-            reference_weights, safety_checker=None, requires_safety_checker=False
+        pipe = StableDiffusionPipeline(
+            **copy.deepcopy(loaded_pipe.components), requires_safety_checker=False
         )
         pipe.set_progress_bar_config(disable=True)
         return pipe
 
     return make
+
+
+@pytest.fixture
+def pipe(new_pipe: Callable[[], StableDiffusionPipeline]) -> StableDiffusionPipeline:
+    return new_pipe()
 
 
 @pytest.fixture
@@ -125,7 +142,7 @@ def xl_pipe(pipe: StableDiffusionPipeline) -> StableDiffusionXLPipeline:
         text_encoder=CLIPTextModel(config).eval(),
         text_encoder_2=CLIPTextModelWithProjection(config).eval(),
         tokenizer=pipe.tokenizer,
-        tokenizer_2=type(pipe.tokenizer).from_pretrained(pipe.tokenizer.name_or_path),
+        tokenizer_2=copy.deepcopy(pipe.tokenizer),
         unet=unet.eval(),
         scheduler=pipe.scheduler,
         add_watermarker=False,

@@ -179,6 +179,8 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], str | None]:
         raise BridgeError(f"{path} is no whole {path.suffix} file; get it again") from error
     if isinstance(content, Tensor):
         return {path.stem: content.detach()}, None
+    while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
     if not isinstance(content, dict):
         raise BridgeError(f"{path} holds no weights; get the same plug-in as safetensors")
     name = content.get("name")

@@ -126,7 +126,10 @@ def _from_folder(cls: Any, folder: Path, dtype: torch.dtype, flag: str) -> Any:
     except Exception as error:  # a damaged file can make the libraries raise anything
         reason = " ".join(str(error).split())[:300]
         raise BridgeError(f"{flag} {folder} cannot be loaded ({reason}); get it again") from error
-    _check_complete(info["missing_keys"], folder, flag)
+    if missing := info["missing_keys"]:  # the libraries only warn, and draw noise
+        raise BridgeError(
+            f"{flag} {folder} lacks {len(missing)} tensors, the first {min(missing)}; get it again"
+        )
     return network.eval()
 
 
@@ -141,22 +144,17 @@ def _from_single_file(
             network = cls.from_single_file(
                 dict(file.tensors), config=folder, dtype=dtype, local_files_only=True
             )
+        except NotImplementedError as error:  # a tensor without numbers was left over
+            raise BridgeError(
+                f"{flag} {file.path} lacks some of its tensors; get it again"
+            ) from error
         except Exception as error:  # tensors of other sizes make the libraries raise anything
             reason = " ".join(str(error).split())[:300]
             raise BridgeError(
                 f"{flag} {file.path} does not fit the model ({reason}); was it made for another "
                 "family?"
             ) from error
-    missing = [name for name, value in network.state_dict().items() if value.is_meta]
-    _check_complete(missing, file.path, flag)
     return network.eval()
-
-
-def _check_complete(missing: list[str], path: Path, flag: str) -> None:
-    if missing:
-        raise BridgeError(
-            f"{flag} {path} lacks {len(missing)} tensors, the first {min(missing)}; get it again"
-        )
 
 
 def _controlnet_config(unet: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
