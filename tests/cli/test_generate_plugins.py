@@ -16,6 +16,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from bridge_diffusion.generation.drawing import draw as draw_all
+from bridge_diffusion.generation.loading import open_model
+from bridge_diffusion.generation.request import GenerationRequest
 from bridge_diffusion.images.infotext import parse_infotext
 from bridge_diffusion.images.metadata import read_metadata
 
@@ -335,9 +338,22 @@ def test_mistakes(
     assert "prompt is empty" in refused("<lora:style>", *folder)
 
 
-def test_a_request_as_json_has_its_plugins(collection: Path) -> None:
-    from bridge_diffusion.generation.request import GenerationRequest
+def test_parts_may_come_and_go(model: Path, bridge: Path, collection: Path, picture: Path) -> None:
+    """As with --offload, whose place is here the CPU: the same picture, twice."""
+    request = GenerationRequest(
+        prompt="红包", english="fox mood", model=str(model), bridge=str(bridge), seed=1, steps=2,
+        lora=("style", "words.v2"), embedding=("mood",), plugins=collection, init_image=picture,
+        control_net="edges", control=picture, ip_adapter=str(collection / "ip"), ip_image=picture,
+    )  # fmt: skip
+    (wanted,) = draw_all(open_model(request), request)
+    opened = open_model(request)
+    opened.pipe.enable_model_cpu_offload(device="cpu")
+    for _ in range(2):
+        (drawing,) = draw_all(opened, request)
+        np.testing.assert_array_equal(np.asarray(drawing.image), np.asarray(wanted.image))
 
+
+def test_a_request_as_json_has_its_plugins(collection: Path) -> None:
     request = GenerationRequest(prompt="x", lora=("a:0.5", "b"), plugins=collection)
     read = GenerationRequest.from_json(json.loads(json.dumps(request.to_json())))
     assert read == request

@@ -189,8 +189,9 @@ def _check_method(file: WeightFile) -> None:
     method, layout = details["method"], details["layout"]
     if method not in ("LoRA", "LoCon", "DoRA"):
         raise BridgeError(
-            f"{_FLAG} {file.path} is a LyCORIS file of the method {method}, which diffusers does "
-            "not load; LoRA, LoCon and DoRA (peft's) are: merge it into a checkpoint instead"
+            f"{_FLAG} {file.path} is a LyCORIS file of the method {method}, which diffusers' "
+            "pipelines of this family do not load; give a LoRA, LoCon or DoRA, or merge it into a "
+            "checkpoint"
         )
     if method == "DoRA" and layout == "kohya":
         raise BridgeError(
