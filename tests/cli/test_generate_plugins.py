@@ -1,6 +1,5 @@
 """`bdm generate` with what the English community makes, from the command line to the pixels."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,12 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from diffusers.utils import convert_state_dict_to_kohya
 from peft import LoraConfig, get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from bridge_diffusion.generation.drawing import draw as draw_all
 from bridge_diffusion.generation.loading import open_model
@@ -280,6 +291,7 @@ def test_a_changed_plugin_does_not_draw_a_file_again(
         ("bright/diffusion_pytorch_model.safetensors", "--vae bright"),
         ("edges/diffusion_pytorch_model.safetensors", "--control-net edges"),
         ("ip/ip-adapter.safetensors", "--ip-adapter ip-adapter"),
+        ("ip/image_encoder/model.safetensors", "--ip-adapter ip-adapter"),
     ):
         kept = (own / name).read_bytes()
         state = load_file(own / name)
@@ -353,7 +365,71 @@ def test_parts_may_come_and_go(model: Path, bridge: Path, collection: Path, pict
         np.testing.assert_array_equal(np.asarray(drawing.image), np.asarray(wanted.image))
 
 
-def test_a_request_as_json_has_its_plugins(collection: Path) -> None:
-    request = GenerationRequest(prompt="x", lora=("a:0.5", "b"), plugins=collection)
-    read = GenerationRequest.from_json(json.loads(json.dumps(request.to_json())))
-    assert read == request
+@pytest.fixture
+def xl_model(model: Path, tmp_path: Path) -> Path:
+    """A tiny SDXL pipeline folder, with the tiny model's tokenizer and autoencoder."""
+    small = StableDiffusionPipeline.from_pretrained(model)
+    config = {**small.text_encoder.config.to_dict(), "projection_dim": 16}
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=64,
+        attention_head_dim=8,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=16 + 6 * 8,
+    )
+    StableDiffusionXLPipeline(
+        vae=small.vae,
+        text_encoder=CLIPTextModel(CLIPTextConfig(**config)),
+        text_encoder_2=CLIPTextModelWithProjection(CLIPTextConfig(**config)),
+        tokenizer=small.tokenizer,
+        tokenizer_2=small.tokenizer,
+        unet=unet,
+        scheduler=small.scheduler,
+    ).save_pretrained(tmp_path / "xl")
+    return tmp_path / "xl"
+
+
+def test_sdxl(
+    bdm: Callable, xl_model: Path, collection: Path, tmp_path: Path, picture: Path, mask: Path
+) -> None:
+    """Its LoRAs, pairs of embeddings and ControlNets, without a bridge, from text and in a mask."""
+    folder = tmp_path / "plugins"
+    unet = UNet2DConditionModel.from_pretrained(xl_model / "unet")
+    ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=(8, 16)).save_pretrained(
+        folder / "edges"
+    )
+    state = {f"unet.{k}": v for k, v in trained(unet, ["to_q"], 1).items()}
+    text = CLIPTextModelWithProjection.from_pretrained(xl_model / "text_encoder_2")
+    prefix = "" if hasattr(text, "text_model") else "text_model."
+    words = trained(text, ["q_proj"], 2)
+    state |= {f"text_encoder_2.{prefix}{k}": v for k, v in words.items()}
+    save_file(convert_state_dict_to_kohya(state), folder / "style.safetensors")
+    pair = {name: torch.randn(2, 32) for name in ("clip_l", "clip_g")}
+    save_file(pair, folder / "mood.safetensors")
+    drawn = []
+    for prompt, *given in (
+        ["a fox mood"],
+        ["a fox mood", "--embedding", "mood"],
+        ["a fox mood <lora:style:0.3>", "--embedding", "mood"],
+        ["a fox", "--control-net", "edges", "--control", picture, "--init-image", picture,
+         "--mask", mask],
+    ):  # fmt: skip
+        outcome = bdm(
+            "generate", prompt, "--model", xl_model, "--bridge", "none", "--plugins", folder,
+            "--steps", 2, "--seed", 1, "--out", tmp_path / "out", *given,
+        )  # fmt: skip
+        assert outcome.code == 0, outcome.err
+        drawn.append(pixels(again(bdm, Path(outcome.lines[0]))).tobytes())
+    assert len(set(drawn)) == 4
+    outcome = bdm(
+        "generate", "x", "--model", xl_model, "--bridge", "none", "--plugins", collection,
+        "--embedding", "mood",
+    )  # fmt: skip
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "SDXL, which has two text encoders" in outcome.err

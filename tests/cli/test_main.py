@@ -52,7 +52,7 @@ def test_help_names_every_command(bdm: Callable) -> None:
 
 def test_every_option_of_generate_is_explained(bdm: Callable) -> None:
     outcome = bdm("generate", "--help")
-    for flag in ("--negative-english ", "--size WxH", "--no-safety-checker", "--scheduler"):
+    for flag in ("--negative-english ", "--size WxH", "--no-safety-checker", "--lora <str>"):
         assert flag in outcome.out
     assert "[default: dpm++]" in outcome.out
     assert "None" not in outcome.out

@@ -92,6 +92,8 @@ def _parameter(
     flag = "--" + field.name.replace("_", "-")
     if isinstance(field.default, bool):
         return typer.Option(f"{flag}/--no-{flag[2:]}", help=doc + _default(field))
+    if isinstance(field.default, tuple):  # may be repeated
+        return typer.Option(flag, help=doc, metavar="<str>")
     if field.name in parsers:
         return typer.Option(flag, help=doc, metavar=parsers[field.name][0])
     return typer.Option(flag, help=doc + _default(field))

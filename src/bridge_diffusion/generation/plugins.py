@@ -12,9 +12,9 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.request import GenerationRequest
 from bridge_diffusion.plugins.embedding import load_embedding
 from bridge_diffusion.plugins.files import file_hash, weights_hash
-from bridge_diffusion.plugins.ip_adapter import ip_adapter_file, load_ip_adapter
+from bridge_diffusion.plugins.ip_adapter import ip_adapter_files, load_ip_adapter
 from bridge_diffusion.plugins.lora import load_lora, set_lora_weights
-from bridge_diffusion.plugins.naming import find_by_stem, find_plugin
+from bridge_diffusion.plugins.naming import find_by_stem, find_plugin, plugin_name
 from bridge_diffusion.plugins.networks import load_controlnet, load_vae
 
 _log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ class LoadedPlugin:
     field: PluginField
     """The field of the request that takes plug-ins of this kind."""
     name: str
-    """The stem of its file; of an embedding the word that calls it."""
+    """That of its file without the suffix; of an embedding the word that calls it."""
     sha256: str
-    """Of its whole file or folder, in hexadecimal digits."""
+    """Of all that it consists of, in hexadecimal digits."""
     weights_sha256: str
     """As the community's tools count it: without the notes of a safetensors file."""
     weight: float
@@ -46,12 +46,14 @@ def load_plugins(pipe: Any, request: GenerationRequest) -> tuple[Any, tuple[Load
     """
     loaded: list[LoadedPlugin] = []
 
-    def note(field: PluginField, path: Path, *, name: str = "", weight: float = 1.0) -> None:
+    def note(
+        field: PluginField, path: Path, *parts: Path, name: str = "", weight: float = 1.0
+    ) -> None:
         loaded.append(
             LoadedPlugin(
                 field=field,
-                name=name or path.stem,
-                sha256=file_hash(path),
+                name=name or plugin_name(path),
+                sha256=file_hash(path, *parts),
                 weights_sha256=weights_hash(path),
                 weight=weight,
             )
@@ -71,9 +73,9 @@ def load_plugins(pipe: Any, request: GenerationRequest) -> tuple[Any, tuple[Load
         note("embedding", path, name=token)
         _warn_of_unused(token, request)
     if request.ip_adapter is not None:
-        path = ip_adapter_file(find(request.ip_adapter, "ip_adapter"))
+        path, *encoder = ip_adapter_files(find(request.ip_adapter, "ip_adapter"))
         load_ip_adapter(pipe, path, request.ip_scale)
-        note("ip_adapter", path, weight=request.ip_scale)
+        note("ip_adapter", path, *encoder, weight=request.ip_scale)
     if request.control_net is not None:
         path = find(request.control_net, "control_net")
         net = load_controlnet(pipe, path)
@@ -89,14 +91,14 @@ def _load_loras(pipe: Any, request: GenerationRequest, note: Callable[..., None]
     found = [(use, find_plugin(use.name, request.plugins, "--lora")) for use in given]
     # A prompt may come from anywhere: its tags name files of the folder, never paths.
     found += [(use, find_by_stem(use.name, request.plugins, str(use))) for use in tagged]
-    names = [path.stem for _, path in found]
+    names = [plugin_name(path) for _, path in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise BridgeError(f"the LoRA {twice[0]} is named twice; give it once, with one weight")
     for use, path in found:
         load_lora(pipe, path)
         note("lora", path, weight=use.weight)
     if found:
-        set_lora_weights(pipe, {path.stem: use.weight for use, path in found})
+        set_lora_weights(pipe, {plugin_name(path): use.weight for use, path in found})
 
 
 def _warn_of_unused(token: str, request: GenerationRequest) -> None:

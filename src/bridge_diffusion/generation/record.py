@@ -169,5 +169,5 @@ def _plugin_parameters(plugins: Sequence["LoadedPlugin"]) -> dict[str, str]:
             f"Module: none, Model: {p.name} [{p.sha256[:8]}], Weight: {p.weight:g}"
         )
     for p in by_field.get("ip_adapter", ()):
-        parameters["IP-Adapter"] = f"Model: {p.name} [{p.sha256[:8]}], Weight: {p.weight:g}"
+        parameters["IP-Adapter"] = f"Model: {p.name} [{p.weights_sha256[:8]}], Weight: {p.weight:g}"
     return parameters

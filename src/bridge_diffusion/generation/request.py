@@ -267,7 +267,7 @@ def _check_types(request: GenerationRequest) -> None:
             allowed = (
                 ", ".join(typing.get_args(hint))
                 if typing.get_origin(hint) is Literal
-                else str(getattr(hint, "__name__", hint))
+                else str(hint if typing.get_origin(hint) else getattr(hint, "__name__", hint))
             )
             raise BridgeError(f"{_flag(name)} is {value!r}; allowed: {allowed}")
 

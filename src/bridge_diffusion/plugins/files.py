@@ -133,14 +133,14 @@ _OPTION_OF = {
 }
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, or of all weight and JSON files of a folder, in hexadecimal digits."""
+def file_hash(*paths: Path) -> str:
+    """SHA-256 of files, and of all weight and JSON files of folders, in hexadecimal digits."""
     digest = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
-    for file in files:
-        if file is not path and file.suffix not in (*PICKLE_SUFFIXES, ".safetensors", ".json"):
-            continue
-        _feed(digest, file, 0)
+    for path in paths:
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            hashed = file is path or file.suffix in (*PICKLE_SUFFIXES, ".safetensors", ".json")
+            if hashed and file.is_file():
+                _feed(digest, file, 0)
     return digest.hexdigest()
 
 

@@ -55,9 +55,15 @@ def load_ip_adapter(pipe: Any, path: Path, scale: float) -> Identity:
     return identity
 
 
-def ip_adapter_file(path: Path) -> Path:
-    """The weight file that a path names. Raises `BridgeError` where there is none or several."""
-    return _weight_file(path)
+def ip_adapter_files(path: Path) -> list[Path]:
+    """The weight file that a path names, and the folder of its image encoder where there is one.
+
+    Raises:
+        BridgeError: The path names no weight file, or several.
+    """
+    file = _weight_file(path)
+    encoder = _encoder_folder(file)
+    return [file] if encoder is None else [file, encoder]
 
 
 def _weight_file(path: Path) -> Path:

@@ -1,11 +1,9 @@
 """English LoRAs: any layout => diffusers' names => stock loading, verified tensor by tensor.
 
-Stock loading drops keys that fit nothing without a word, and drops what scales them in some
-layouts. So the scale (alpha / rank) is multiplied into the narrowing matrix here, keys are matched
-with the networks before, and what was loaded is compared after.
+Stock loading drops keys that fit nothing without a word. Here they are matched with the networks
+before, and what was loaded is compared after.
 """
 
-import json
 import logging
 import math
 import re
@@ -16,16 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
-from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
-from diffusers.utils.state_dict_utils import StateDictType
 from peft import get_peft_model_state_dict
-from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.identify import Identity, identify
-from bridge_diffusion.lora_header import KOHYA_PREFIXES, PARTS, part_of
+from bridge_diffusion.lora_header import PARTS
 from bridge_diffusion.plugins.files import (
     WeightFile,
     backbone_family,
@@ -33,6 +27,8 @@ from bridge_diffusion.plugins.files import (
     check_kind,
     read_weight_file,
 )
+from bridge_diffusion.plugins.lora_tensors import LORA_KEY, Networks, lora_tensors
+from bridge_diffusion.plugins.naming import plugin_name
 from bridge_diffusion.reading import read_json
 
 _log = logging.getLogger(__name__)
@@ -41,11 +37,6 @@ _FLAG = "--lora"
 _ADAPTER_CONFIG = "adapter_config.json"
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _PIPELINE_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
-_METADATA_KEY = "lora_adapter_metadata"  # where diffusers notes peft's settings
-_MODULE = re.compile(r"(.+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight|\.bias)?")
-
-Networks = Mapping[str, nn.Module]
-"""A pipeline's networks that LoRAs change, by the names in `PARTS`; weights may be on "meta"."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +83,7 @@ def load_lora(pipe: Any, path: Path, name: str | None = None) -> LoraReport:
     with `set_lora_weights`.
 
     Args:
-        name: What the pipeline shall call it; None is the file's stem.
+        name: What the pipeline shall call it; None is the file's name without its suffix.
 
     Raises:
         BridgeError: The file is damaged, no LoRA, of another family or method, fits nothing, or a
@@ -100,7 +91,7 @@ def load_lora(pipe: Any, path: Path, name: str | None = None) -> LoraReport:
     """
     networks = networks_of(pipe)
     report, state = match_lora(path, networks)
-    adapter = adapter_name(name or path.stem)
+    adapter = adapter_name(name or plugin_name(path))
     if any(adapter in names for names in pipe.get_list_adapters().values()):
         raise BridgeError(f"{_FLAG} {path}: a LoRA named {adapter!r} is loaded already; name it so")
     try:
@@ -148,7 +139,7 @@ def match_lora(path: Path, networks: Networks) -> tuple[LoraReport, dict[str, Te
     file, config = _read(path)
     check_family(file.identity, backbone_family(networks["unet"]), _FLAG)
     _check_method(file)
-    state, unknown = _canonical(file, config, networks)
+    state, unknown = lora_tensors(file, config, networks)
     fitting: dict[str, Tensor] = {}
     parts: dict[str, PartReport] = {}
     for part in PARTS:
@@ -205,121 +196,6 @@ def _check_method(file: WeightFile) -> None:
         )
 
 
-# Names and scales
-
-
-def _canonical(
-    file: WeightFile, config: Mapping[str, Any] | None, networks: Networks
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Tensors by "part.module.lora_A.weight" and the like, scaled; and the keys of no LoRA."""
-    if file.identity.details["layout"] == "kohya":
-        tensors, unknown = _pop_unknown(file.tensors, KOHYA_PREFIXES)
-        state = _from_kohya(_scaled_by_alphas(tensors), networks, file.path)
-    else:
-        state, unknown = {}, ()
-        for key, tensor in file.tensors.items():
-            part, name = part_of(key), key.removeprefix("base_model.model.")
-            if not key.endswith(".alpha"):
-                state[f"{part}.{name.removeprefix(f'{part}.')}"] = tensor
-    named: dict[str, Tensor] = {}
-    for part in PARTS:
-        own = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
-        if part == "unet":
-            own = convert_unet_state_dict_to_peft(own)
-        else:
-            for old in (StateDictType.DIFFUSERS_OLD, StateDictType.DIFFUSERS):
-                own = convert_state_dict_to_peft(own, original_type=old)
-        named |= {f"{part}.{key}": tensor for key, tensor in own.items()}
-    unknown += tuple(key for key in named if not _MODULE.fullmatch(key))
-    named = {key: tensor for key, tensor in named.items() if _MODULE.fullmatch(key)}
-    return _scaled_by_config(named, _configs(file, config)), unknown
-
-
-def _pop_unknown(
-    tensors: Mapping[str, Tensor], prefixes: tuple[str, ...]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    known = {key: tensor for key, tensor in tensors.items() if key.startswith(prefixes)}
-    return known, tuple(key for key in tensors if key not in known)
-
-
-def _scaled_by_alphas(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """kohya's way: alpha / rank multiplies each pair; without an alpha the scale is 1."""
-    scaled = {}
-    for key, tensor in tensors.items():
-        if key.endswith(".alpha"):
-            continue
-        alpha = tensors.get(key.partition(".")[0] + ".alpha")
-        if key.endswith(".lora_down.weight") and alpha is not None:
-            tensor = tensor.float() * (float(alpha) / tensor.shape[0])
-        scaled[key] = tensor
-    return scaled
-
-
-def _from_kohya(tensors: dict[str, Tensor], networks: Networks, path: Path) -> Mapping[str, Tensor]:
-    """diffusers' names of kohya's keys, by diffusers' own converter."""
-    unet: Any = networks["unet"]
-    try:
-        if "text_encoder_2" in networks:
-            return StableDiffusionXLLoraLoaderMixin.lora_state_dict(
-                tensors, unet_config=unet.config
-            )[0]
-        return StableDiffusionLoraLoaderMixin.lora_state_dict(tensors)[0]
-    except (ValueError, KeyError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BridgeError(
-            f"{_FLAG} {path} has keys that diffusers cannot name ({reason}); is a part of the "
-            "file missing?"
-        ) from error
-
-
-def _configs(file: WeightFile, config: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
-    """peft's settings by part: from the file beside, or from diffusers' note in the file."""
-    if config is not None:
-        return dict.fromkeys(PARTS, config)
-    if _METADATA_KEY not in file.metadata:
-        return {}
-    try:
-        noted = json.loads(file.metadata[_METADATA_KEY])
-        return {
-            part: {
-                key.removeprefix(f"{part}."): value
-                for key, value in noted.items()
-                if key.startswith(f"{part}.")
-            }
-            for part in PARTS
-        }
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise BridgeError(
-            f"{_FLAG} {file.path}: its note {_METADATA_KEY} cannot be read ({error}); get it again"
-        ) from error
-
-
-def _scaled_by_config(
-    state: Mapping[str, Tensor], configs: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Tensor]:
-    """peft's way: alpha / rank, or alpha / sqrt(rank) (rsLoRA), by module where patterns say so."""
-    scaled = {}
-    for key, tensor in state.items():
-        part, _, module = key.partition(".")
-        config = configs.get(part)
-        if config and key.endswith(".lora_A.weight"):
-            tensor = tensor.float() * _peft_scale(config, module, tensor.shape[0])
-        scaled[key] = tensor
-    return scaled
-
-
-def _peft_scale(config: Mapping[str, Any], module: str, rank: int) -> float:
-    patterns = config.get("alpha_pattern") or {}
-    module = module.removesuffix(".lora_A.weight")
-    alpha = patterns.get(get_pattern_key(list(patterns), module), config.get("lora_alpha"))
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool):
-        raise BridgeError(f"the LoRA's settings have lora_alpha {alpha!r}; a number is needed")
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-# Places
-
-
 def _fitting(
     state: Mapping[str, Tensor], part: str, network: nn.Module | None, path: Path
 ) -> dict[str, Tensor]:
@@ -333,7 +209,7 @@ def _fitting(
     modules = dict(network.named_modules())
     fit = {}
     for key, tensor in state.items():
-        match = _MODULE.fullmatch(key.removeprefix(f"{part}."))
+        match = LORA_KEY.fullmatch(key.removeprefix(f"{part}."))
         assert match is not None
         module = modules.get(match[1])
         if module is None and part != "unet":

@@ -95,6 +95,11 @@ def _weight(text: str, where: str) -> float:
     return value
 
 
+def plugin_name(path: Path) -> str:
+    """What a plug-in is called: a file's name without its suffix, a folder's whole name."""
+    return path.name if path.is_dir() else path.stem
+
+
 def find_plugin(name: str, folder: Path | None, flag: str) -> Path:
     """Where a plug-in is: at a path, or in the folder of plug-ins under its stem.
 
@@ -125,13 +130,13 @@ def find_by_stem(name: str, folder: Path | None, where: str) -> Path:
     if not folder.is_dir():
         raise BridgeError(f"--plugins {folder} is no folder; check the path")
     known = plugins_in(folder)
-    found = [path for path in known if name in (path.stem, path.name)]
+    found = [path for path in known if name in (plugin_name(path), path.name)]
     if len(found) > 1:
         raise BridgeError(
             f"{where}: {', '.join(str(path) for path in found)} have the name; give one's path"
         )
     if not found:
-        near = difflib.get_close_matches(name, [path.stem for path in known], n=3)
+        near = difflib.get_close_matches(name, [plugin_name(path) for path in known], n=3)
         raise BridgeError(
             f"{where}: no file in {folder} has that name; "
             + (f"near it: {', '.join(near)}" if near else "bdm plugins lists what is there")
