@@ -68,7 +68,7 @@ def read_lora_header(shapes: Shapes, metadata: Mapping[str, str]) -> LoraHeader:
     return LoraHeader(
         layout=_layout(shapes),
         method=_method(shapes),
-        ranks=tuple(sorted({shape[0] for key, shape in shapes.items() if is_down(key)})),
+        ranks=tuple(sorted({shape[0] for key, shape in shapes.items() if shape and is_down(key)})),
         parts=tuple(part for part in PARTS if any(part_of(key) == part for key in shapes)),
         family=_family(shapes) or _noted_family(metadata),
     )
@@ -139,7 +139,7 @@ def _family(shapes: Shapes) -> str | None:
     widths = {
         shape[1]
         for key, shape in shapes.items()
-        if is_down(key) and "attn2" in key and ("to_k" in key or "to_v" in key)
+        if len(shape) > 1 and is_down(key) and "attn2" in key and ("to_k" in key or "to_v" in key)
     }
     if known := widths & _FAMILY_BY_TEXT_WIDTH.keys():
         return _FAMILY_BY_TEXT_WIDTH[min(known)]

@@ -316,6 +316,9 @@ def test_options_over_a_file_change_its_plugins(
                   "--out", path.parent, "月饼")  # fmt: skip
     assert outcome.code == 0, outcome.err
     np.testing.assert_array_equal(pixels(outcome.lines[0]), pixels(other))
+    more = ("--english", "fox <lora:words.v2:0.5>")  # a LoRA that the file has no hash of
+    outcome = bdm("generate", "--from", path, "--out", path.parent, "月饼", *more)
+    assert outcome.code == 0, outcome.err
 
 
 def test_mistakes(
@@ -331,6 +334,7 @@ def test_mistakes(
         (("--lora", style, "--lora", style), "named twice"),
         (("--lora", style, "--english", "<lora:style>", *folder), "named twice"),
         (("--english", "<lora:style>"), "--plugins"),
+        (("--english", f"<lora:{style}>", *folder), "no file in"),  # a tag is never a path
         (("--negative-english", "<lora:style>", *folder), "--negative-english"),
         (("--lora", unet), "is a UNet, not a LoRA"),
         (("--lora", "mood", *folder), "give it with --embedding"),

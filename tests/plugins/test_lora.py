@@ -1,5 +1,6 @@
 """LoRAs of every layout do what the network that they were taken from does, or are refused."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable
@@ -11,11 +12,13 @@ import pytest
 import torch
 from diffusers import ControlNetModel, StableDiffusionPipeline, StableDiffusionXLPipeline
 from diffusers.utils import convert_state_dict_to_kohya
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from bridge_diffusion import Bridge, BridgeError
-from bridge_diffusion.plugins.lora import load_lora, set_lora_weights
+from bridge_diffusion.plugins.lora import load_lora, match_lora, networks_of, set_lora_weights
 
 from .conftest import (
     TEXT_TARGETS,
@@ -335,10 +338,86 @@ def test_what_diffusers_does_not_load(
     assert words in refusal(pipe, path)
 
 
+@pytest.mark.parametrize(
+    ("key", "tensor", "words"),
+    [
+        ("to_k.lora_A.weight", None, "are no pair"),
+        ("to_k.lora_A.weight", torch.zeros(8, 32), "are no pair"),
+        ("to_k.lora_A.weight", torch.zeros(4), "is no matrix"),
+        ("to_k.lora_A.weight", torch.zeros(0, 32), "holds no numbers"),
+        ("to_k.lora_A.weight", torch.full((4, 32), torch.nan), "NaN"),
+        ("to_k.lora_A.weight", torch.zeros(4, 32, dtype=torch.int8), "holds no numbers"),
+        ("to_k.alpha", torch.zeros(2), "alpha in it is no number"),
+    ],
+)
+def test_numbers_that_make_no_lora(
+    pipe: Pipe, tmp_path: Path, key: str, tensor: torch.Tensor | None, words: str
+) -> None:
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1."
+    state = {"to_k.lora_A.weight": torch.zeros(4, 32), "to_k.lora_B.weight": torch.zeros(32, 4)}
+    state |= {"to_q.lora_A.weight": torch.zeros(4, 32), "to_q.lora_B.weight": torch.zeros(32, 4)}
+    state[key] = tensor
+    state = {f"{layer}{k}": v for k, v in state.items() if v is not None}
+    save_file(state, tmp_path / "x.safetensors")
+    assert words in refusal(pipe, tmp_path / "x.safetensors")
+
+
+def test_alphas_in_diffusers_names(
+    taught: tuple, new_pipe: Callable[[], Pipe], tmp_path: Path
+) -> None:
+    """Some trainers write kohya's alphas beside diffusers' names; one without a layer is told."""
+    unet, _, _ = taught
+    halved = {k: v / 2 if ".lora_A." in k else v for k, v in unet.items()}
+    one, other = new_pipe(), new_pipe()
+    load_lora(one, saved(tmp_path / "halved", halved))
+    path = saved(tmp_path / "alphas", unet)
+    state = load_file(path)
+    layers = {key.partition(".lora_")[0] for key in state}
+    state |= {f"{layer}.alpha": torch.tensor(2.0) for layer in layers}
+    state["unet.nowhere.alpha"] = torch.tensor(2.0)
+    save_file(state, path)
+    report = load_lora(other, path)
+    assert report.unmatched == ("unet.nowhere.alpha",)
+    assert np.array_equal(draw(other), draw(one))
+
+
+SHAPES = st.sampled_from([(4, 32), (32, 4), (4,), (), (0, 4), (2, 32), (4, 8, 3, 3), (1, 1)])
+ATTENTION = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+KEYS = st.builds(
+    "{}{}.{}".format,
+    st.sampled_from(["lora_unet_", "lora_te_", "lora_te2_", "unet.", "base_model.model.", ""]),
+    st.sampled_from(
+        [
+            ATTENTION,
+            ATTENTION.replace("_", "."),
+            "text_model_encoder_layers_0_mlp_fc1",
+            "input_blocks_1_1_proj_in",
+            "x",
+            "",
+        ]
+    ),
+    st.sampled_from(
+        ["lora_down.weight", "lora_up.weight", "alpha", "lora_A.weight", "lora_B.weight", "x"]
+    ),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shapes=st.dictionaries(KEYS, SHAPES, max_size=6))
+def test_any_file_of_tensors_is_matched_or_refused(
+    loaded_pipe: Pipe, tmp_path: Path, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({key: torch.ones(shape) for key, shape in shapes.items()}, path)
+    with contextlib.suppress(BridgeError):
+        report, _ = match_lora(path, networks_of(loaded_pipe))
+        assert report.matched
+
+
 def test_the_same_name_twice(kohya_file: Path, new_pipe: Callable[[], Pipe]) -> None:
     pipe = new_pipe()
     load_lora(pipe, kohya_file)
-    with pytest.raises(BridgeError, match="loaded already"):
+    with pytest.raises(BridgeError, match="there is a LoRA 'style' already"):
         load_lora(pipe, kohya_file)
 
 

@@ -8,13 +8,14 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from bridge_diffusion.errors import BridgeError
@@ -93,7 +94,7 @@ def load_lora(pipe: Any, path: Path, name: str | None = None) -> LoraReport:
     report, state = match_lora(path, networks)
     adapter = adapter_name(name or plugin_name(path))
     if any(adapter in names for names in pipe.get_list_adapters().values()):
-        raise BridgeError(f"{_FLAG} {path}: a LoRA named {adapter!r} is loaded already; name it so")
+        raise BridgeError(f"{_FLAG} {path}: there is a LoRA {adapter!r} already; rename one")
     try:
         with warnings.catch_warnings():
             # Several at once are what is asked for.
@@ -125,8 +126,10 @@ def adapter_name(name: str) -> str:
 
 
 def networks_of(pipe: Any) -> dict[str, nn.Module]:
-    """The networks of a pipeline that LoRAs change."""
+    """The networks of a pipeline that LoRAs change. Raises `BridgeError` where it has no UNet."""
     parts = {part: getattr(pipe, part, None) for part in PARTS}
+    if parts["unet"] is None:
+        raise BridgeError(f"{type(pipe).__name__} has no UNet, so it takes no LoRA of this family")
     return {part: network for part, network in parts.items() if network is not None}
 
 
@@ -157,6 +160,7 @@ def match_lora(path: Path, networks: Networks) -> tuple[LoraReport, dict[str, Te
             f"{_FLAG} {path}: none of its {len(file.tensors)} keys fits the model (the first is "
             f"{first}); is it for another kind of model?"
         )
+    _check_pairs(fitting, path)
     return report, fitting
 
 
@@ -223,13 +227,30 @@ def _fitting(
     return fit
 
 
+def _check_pairs(state: Mapping[str, Tensor], path: Path) -> None:
+    """Each narrowing matrix has its widening one, of the same rank."""
+    ranks: dict[str, dict[str, int]] = {}
+    for key, tensor in state.items():
+        module, _, rest = key.rpartition(".lora_")
+        if rest in ("A.weight", "B.weight"):
+            axis = 0 if rest[0] == "A" else 1
+            ranks.setdefault(module, {})[rest[0]] = tensor.shape[axis] if tensor.ndim > 1 else 0
+    for module, rank in ranks.items():
+        if len(rank) < 2 or rank["A"] != rank["B"]:
+            raise BridgeError(
+                f"{_FLAG} {path}: the matrices of {module} are no pair; get the file again"
+            )
+
+
 def _check_size(
     matrix: str, tensor: Tensor, module: nn.Linear | nn.Conv2d, key: str, path: Path
 ) -> None:
+    if matrix == "lora_magnitude_vector":
+        return  # shaped by peft, which compares it
     weight = module.weight
-    allowed = {"lora_A": weight.shape[1], "lora_B": weight.shape[0]}.get(matrix)
-    got = tensor.shape[1 if matrix == "lora_A" else 0]
-    if tensor.ndim > 1 and allowed is not None and got != allowed:
+    allowed = weight.shape[1 if matrix == "lora_A" else 0]
+    got = tensor.shape[1 if matrix == "lora_A" and tensor.ndim > 1 else 0]
+    if got != allowed:
         raise BridgeError(
             f"{_FLAG} {path} does not fit the model: {key} is of size {got}, the model's layer of "
             f"{allowed}; it was made for a model of another family or size"
@@ -272,7 +293,8 @@ def _verify(networks: Networks, state: Mapping[str, Tensor], adapter: str) -> No
             continue
         tensors = get_peft_model_state_dict(network, adapter_name=adapter)
         loaded |= {f"{part}.{key.removeprefix('text_model.')}": v for key, v in tensors.items()}
-        scales = [m.scaling[adapter] for m in _layers(network) if adapter in m.scaling]
+        layers: list[Any] = [m for m in network.modules() if isinstance(m, BaseTunerLayer)]
+        scales = [layer.scaling[adapter] for layer in layers if adapter in layer.scaling]
         if any(not math.isclose(scale, 1.0) for scale in scales):
             raise BridgeError("the LoRA was loaded with another scale than it says")
     for key, tensor in state.items():
@@ -280,7 +302,3 @@ def _verify(networks: Networks, state: Mapping[str, Tensor], adapter: str) -> No
         there = loaded.get(f"{part}.{rest.removeprefix('text_model.')}")
         if there is None or not torch.equal(there.cpu(), tensor.to(there.dtype)):
             raise BridgeError(f"the LoRA's key {key} was not loaded by diffusers")
-
-
-def _layers(network: nn.Module) -> Sequence[Any]:
-    return [module for module in network.modules() if hasattr(module, "scaling")]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
 from diffusers.utils import convert_state_dict_to_peft, convert_unet_state_dict_to_peft
 from diffusers.utils.state_dict_utils import StateDictType
@@ -19,7 +20,7 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.lora_header import KOHYA_PREFIXES, PARTS, part_of
+from bridge_diffusion.lora_header import KOHYA_PREFIXES, PARTS, is_down, part_of
 from bridge_diffusion.plugins.files import WeightFile
 
 Networks = Mapping[str, nn.Module]
@@ -42,15 +43,16 @@ def lora_tensors(
     Raises:
         BridgeError: A key has no name in diffusers, or the settings are senseless.
     """
+    tensors, unknown = _scaled_by_alphas(file)
     if file.identity.details["layout"] == "kohya":
-        tensors, unknown = _pop_unknown(file.tensors, KOHYA_PREFIXES)
-        state = _from_kohya(_scaled_by_alphas(tensors), networks, file.path)
+        foreign = tuple(key for key in tensors if not key.startswith(KOHYA_PREFIXES))
+        own = {key: tensor for key, tensor in tensors.items() if key not in foreign}
+        state, unknown = _from_kohya(own, networks, file.path), unknown + foreign
     else:
-        state, unknown = {}, ()
-        for key, tensor in file.tensors.items():
+        state = {}
+        for key, tensor in tensors.items():
             part, name = part_of(key), key.removeprefix("base_model.model.")
-            if not key.endswith(".alpha"):
-                state[f"{part}.{name.removeprefix(f'{part}.')}"] = tensor
+            state[f"{part}.{name.removeprefix(f'{part}.')}"] = tensor
     named: dict[str, Tensor] = {}
     for part in PARTS:
         own = {k.removeprefix(f"{part}."): v for k, v in state.items() if k.startswith(f"{part}.")}
@@ -59,30 +61,44 @@ def lora_tensors(
         else:
             for old in (StateDictType.DIFFUSERS_OLD, StateDictType.DIFFUSERS):
                 own = convert_state_dict_to_peft(own, original_type=old)
-        named |= {f"{part}.{key}": tensor for key, tensor in own.items()}
-    unknown += tuple(key for key in named if not LORA_KEY.fullmatch(key))
-    named = {key: tensor for key, tensor in named.items() if LORA_KEY.fullmatch(key)}
+        unknown += tuple(f"{part}.{key}" for key in own if not LORA_KEY.fullmatch(key))
+        named |= {f"{part}.{k}": tensor for k, tensor in own.items() if LORA_KEY.fullmatch(k)}
     return _scaled_by_config(named, _configs(file, config)), unknown
 
 
-def _pop_unknown(
-    tensors: Mapping[str, Tensor], prefixes: tuple[str, ...]
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    known = {key: tensor for key, tensor in tensors.items() if key.startswith(prefixes)}
-    return known, tuple(key for key in tensors if key not in known)
+def _scaled_by_alphas(file: WeightFile) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """kohya's way: alpha / rank multiplies each pair; without an alpha the scale is 1.
 
-
-def _scaled_by_alphas(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """kohya's way: alpha / rank multiplies each pair; without an alpha the scale is 1."""
+    Also gives the alphas that belong to no pair.
+    """
+    alphas = {k.removesuffix(".alpha"): v for k, v in file.tensors.items() if k.endswith(".alpha")}
+    used = set()
     scaled = {}
-    for key, tensor in tensors.items():
+    for key, tensor in file.tensors.items():
         if key.endswith(".alpha"):
             continue
-        alpha = tensors.get(key.partition(".")[0] + ".alpha")
-        if key.endswith(".lora_down.weight") and alpha is not None:
-            tensor = tensor.float() * (float(alpha) / tensor.shape[0])
+        _check_numbers(key, tensor, file.path)
+        layer = key.rpartition(".lora")[0]
+        if is_down(key) and layer in alphas:
+            used.add(layer)
+            tensor = tensor.float() * (_number(alphas[layer], file.path) / tensor.shape[0])
         scaled[key] = tensor
-    return scaled
+    return scaled, tuple(f"{layer}.alpha" for layer in alphas if layer not in used)
+
+
+def _check_numbers(key: str, tensor: Tensor, path: Path) -> None:
+    if not tensor.is_floating_point() or not tensor.numel() or not torch.isfinite(tensor).all():
+        raise BridgeError(
+            f"--lora {path}: its key {key} holds no numbers, or NaN or infinity; get the file again"
+        )
+    if tensor.ndim < 2 and is_down(key):
+        raise BridgeError(f"--lora {path}: its key {key} is no matrix; get the file again")
+
+
+def _number(alpha: Tensor, path: Path) -> float:
+    if alpha.numel() != 1 or not torch.isfinite(alpha).all():
+        raise BridgeError(f"--lora {path}: an alpha in it is no number; get the file again")
+    return float(alpha)
 
 
 def _from_kohya(tensors: dict[str, Tensor], networks: Networks, path: Path) -> Mapping[str, Tensor]:
@@ -94,7 +110,7 @@ def _from_kohya(tensors: dict[str, Tensor], networks: Networks, path: Path) -> M
                 tensors, unet_config=unet.config
             )[0]
         return StableDiffusionLoraLoaderMixin.lora_state_dict(tensors)[0]
-    except (ValueError, KeyError, IndexError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BridgeError(
             f"--lora {path} has keys that diffusers cannot name ({reason}); is a part of the "
