@@ -29,22 +29,70 @@ def save(path: Path, *keys: str, width: int = 768) -> Path:
             "sd15",
         ),
         ("lora_unet_down_blocks_0_attentions_0_to_k.lora_down.weight", "LoRA", None),
-        ("unet.down_blocks.0.attentions.0.attn2.to_k.lora_A.weight", "LoRA", None),
+        ("unet.down_blocks.0.attentions.0.attn2.to_k.lora_A.weight", "LoRA", "sd15"),
+        ("lora_unet_down_blocks_0_attentions_0_to_k.hada_w1_a", "LoRA", None),
+        ("transformer.single_transformer_blocks.0.x.lora_A.weight", "LoRA", "transformer"),
+        ("lora_controlnet", "Control-LoRA", None),
+        ("ip_adapter.1.to_k_ip.weight", "IP-Adapter", "sd15"),
+        ("adapter.body.0.resnets.0.block1.weight", "T2I-Adapter", None),
         ("controlnet_cond_embedding.conv_in.weight", "ControlNet", None),
         ("controlnet_down_blocks.0.weight", "bridge branch", None),
-        ("emb_params", "textual inversion", None),
+        ("emb_params", "textual inversion", "sd15"),
+        ("clip_g", "textual inversion", "sdxl"),
+        ("<cat-toy>", "textual inversion", "sd15"),
         ("text_model.embeddings.token_embedding.weight", "text encoder", None),
         ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight", "UNet", "sd15"),
         ("first_stage_model.decoder.conv_in.weight", "VAE", None),
-        ("something", "safetensors", None),
+        ("decoder.up_blocks.0.resnets.0.conv1.weight", "VAE", None),
+        ("something.weight", "safetensors", None),
     ],
 )
 def test_safetensors_by_their_keys(tmp_path: Path, key: str, kind: str, family: str | None) -> None:
     keys = [key, "down_blocks.0.resnets.0.x"] if kind == "UNet" else [key]
+    keys += ["encoder.down_blocks.0.resnets.0.x"] if key.startswith("decoder.") else []
     identity = identify(save(tmp_path / "x.safetensors", *keys))
     assert (identity.kind, identity.family) == (kind, family)
     assert identity.details["metadata"] == {"modelspec.title": "t"}
     assert identity.details["parameters"] == 2 * 768 * len(keys)
+
+
+def test_what_a_lora_says(tmp_path: Path) -> None:
+    """Layout, method, ranks, networks, family and words, from header and notes alone."""
+    path = tmp_path / "x.safetensors"
+    state = {
+        "lora_unet_down_blocks_0_resnets_0_conv1.lora_down.weight": np.zeros((4, 8, 3, 3)),
+        "lora_unet_down_blocks_0_resnets_0_conv1.lora_up.weight": np.zeros((8, 4, 1, 1)),
+        "lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": np.zeros((16, 8)),
+    }
+    tags = {"folder": {"snow": 2, "a fox": 30}, "other": {"snow": 5}}
+    save_file(state, path, {"ss_tag_frequency": json.dumps(tags)})
+    details = identify(path).details
+    assert (details["layout"], details["method"], details["rank"]) == ("kohya", "LoCon", "4 to 16")
+    assert details["changes"] == ["unet", "text_encoder_2"]
+    assert details["trigger_words"] == ["a fox", "snow"]
+    assert identify(path).family == "sdxl"
+    notes = {"modelspec.trigger_phrase": "snw, winter", "ss_tag_frequency": json.dumps(tags)}
+    state = {key: tensor for key, tensor in state.items() if "unet" in key}
+    save_file(state, path, notes | {"ss_base_model_version": "sd_v1"})
+    assert identify(path).details["trigger_words"] == ["snw", "winter"]
+    assert identify(path).family == "sd15"
+
+
+@pytest.mark.parametrize("notes", ["{", "[]", '{"a": 1}', '{"a": {"b": "x"}}', "[" * 10_000])
+def test_senseless_notes_are_passed_over(tmp_path: Path, notes: str) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"lora_unet_x.lora_up.weight": np.zeros((2, 2))}, path, {"ss_tag_frequency": notes})
+    assert "trigger_words" not in identify(path).details
+
+
+def test_folders_of_networks(tmp_path: Path) -> None:
+    config = {"_class_name": "ControlNetModel", "cross_attention_dim": 2048}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert (identify(tmp_path).kind, identify(tmp_path).family) == ("ControlNet", "sdxl")
+    (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderTiny"}')
+    assert identify(tmp_path).kind == "VAE"
+    (tmp_path / "config.json").write_text('{"_class_name": "UNet2DConditionModel"}')
+    assert identify(tmp_path).kind == "model"
 
 
 def test_families_by_the_width_of_their_text(tmp_path: Path) -> None:

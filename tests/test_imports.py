@@ -8,10 +8,10 @@ SOURCE = Path(__file__).parents[1] / "src" / "bridge_diffusion"
 LAYERS = (
     {"cli"},
     {"generation", "training", "evaluation", "worlds"},
-    {"bridge", "prompting", "conversion"},
+    {"bridge", "prompting", "conversion", "plugins"},
     {"models"},
     {"text", "data", "images", "identify"},
-    {"reading", "writing"},
+    {"reading", "writing", "lora_header"},
     {"errors"},
 )
 

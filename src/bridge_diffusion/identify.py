@@ -4,29 +4,56 @@ No weight is loaded and no pickle is opened, so it is safe on any file and quick
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.lora_header import read_lora_header, trigger_words
 from bridge_diffusion.reading import is_pickle, read_json, refuse_pickle
 
+PICKLE = "PyTorch pickle"
 PICKLE_SUFFIXES = (".ckpt", ".pt", ".pth", ".bin")
 _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 # The first line whose test holds names the kind; the more telling marks come first.
 _KINDS_BY_KEY: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("IP-Adapter", ("image_proj.", "ip_adapter.")),  # some hold LoRAs besides
+    ("Control-LoRA", ("lora_controlnet",)),
     ("LoRA", ("lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", "_lora.")),
+    ("LoRA", ("lora_unet_", "lora_te", "lora_linear_layer.", ".lokr_", ".hada_", ".oft_")),
     ("Stable Diffusion checkpoint", ("model.diffusion_model.",)),
     ("ControlNet", ("controlnet_cond_embedding.", "input_hint_block.")),
     ("bridge branch", ("controlnet_down_blocks.",)),
-    ("textual inversion", ("emb_params", "string_to_param", "clip_l", "clip_g")),
+    ("T2I-Adapter", ("adapter.body.", "body.0.block1.")),
+    ("textual inversion", ("emb_params", "string_to_param")),
     ("text encoder", ("embeddings.token_embedding.", "embeddings.word_embeddings.")),
+    (
+        "VAE",
+        (
+            "first_stage_model.",
+            "decoder.up_blocks.",
+            "decoder.layers.",
+            "decoder.up.",
+            "decoder.mid.block_1.",
+        ),
+    ),
     ("UNet", ("down_blocks.0.resnets.", "mid_block.resnets.", "time_embedding.")),
-    ("VAE", ("first_stage_model.", "decoder.up_blocks.", "decoder.layers.", "decoder.up.")),
 )
-_FAMILY_NAMES = {"sd15": "Stable Diffusion 1.5", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}
+# What the class in a folder's config.json is; any other is a "model".
+_KINDS_BY_CLASS = {
+    "ControlNetModel": "ControlNet",
+    "AutoencoderKL": "VAE",
+    "AutoencoderTiny": "VAE",
+    "T2IAdapter": "T2I-Adapter",
+}
+_FAMILY_NAMES = {
+    "sd15": "Stable Diffusion 1.5",
+    "sd2": "Stable Diffusion 2",
+    "sdxl": "SDXL",
+    "transformer": "a transformer such as Flux",
+}
 # Width of the text states that a family's cross-attention reads.
 _FAMILY_BY_TEXT_WIDTH = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
 
@@ -97,10 +124,8 @@ def identify(path: Path) -> Identity:
         return Identity(path=path, kind="picture")
     if suffix == ".safetensors":
         return _identify_safetensors(path)
-    if suffix in PICKLE_SUFFIXES or is_pickle(path):
-        kind = "PyTorch pickle"
-    else:
-        kind = "file of unknown content"
+    pickled = suffix in PICKLE_SUFFIXES or is_pickle(path)
+    kind = PICKLE if pickled else "file of unknown content"
     return Identity(path=path, kind=kind, details={"bytes": path.stat().st_size})
 
 
@@ -121,6 +146,11 @@ def _identify_folder(folder: Path) -> Identity:
         name = config.get("_class_name") or ", ".join(config.get("architectures") or ["unnamed"])
         published = name == "ControlNetModelBDM"
         width = config.get("cross_attention_dim")
+        if name in _KINDS_BY_CLASS:
+            family = _FAMILY_BY_TEXT_WIDTH.get(width) if isinstance(width, int) else None
+            return Identity(
+                path=folder, kind=_KINDS_BY_CLASS[name], family=family, details={"class": name}
+            )
         return Identity(
             path=folder,
             kind="bridge in the published layout" if published else "model",
@@ -152,35 +182,65 @@ def _identify_pipeline(folder: Path) -> Identity:
 
 def _identify_safetensors(path: Path) -> Identity:
     header = read_header(path)
-    kind, family = kind_and_family(header.shapes)
-    return Identity(
-        path=path,
-        kind=kind,
-        family=family,
-        details={
-            "tensors": len(header.shapes),
-            "parameters": sum(math.prod(shape) for shape in header.shapes.values()),
-            "metadata": dict(header.metadata),
-        },
-    )
+    return identity_of_weights(path, header.shapes, header.metadata)
+
+
+def identity_of_weights(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str]
+) -> Identity:
+    """What a weight file is, by the names and shapes of its tensors and its notes."""
+    kind, family = kind_and_family(shapes)
+    details: dict[str, Any] = {
+        "tensors": len(shapes),
+        "parameters": sum(math.prod(shape) for shape in shapes.values()),
+    }
+    if kind == "LoRA":
+        lora = read_lora_header(shapes, metadata)
+        family = lora.family
+        details |= {"layout": lora.layout, "method": lora.method, "changes": list(lora.parts)}
+        details |= {"rank": _range(lora.ranks)} if lora.ranks else {}
+    if words := trigger_words(metadata):
+        details["trigger_words"] = list(words)
+    details["metadata"] = dict(metadata)
+    return Identity(path=path, kind=kind, family=family, details=details)
 
 
 def kind_and_family(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str | None]:
     """What weights are, by the names and shapes of their tensors."""
-    return _kind(shapes), _family(shapes)
+    kind = _kind(shapes)
+    return kind, _embedding_family(shapes) if kind == "textual inversion" else _family(shapes)
 
 
-def _kind(keys: Iterable[str]) -> str:
-    keys = list(keys)
+def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    if shapes and set(shapes) <= {"clip_l", "clip_g"}:
+        return "textual inversion"
     for kind, marks in _KINDS_BY_KEY:
-        if any(mark in key for key in keys for mark in marks):
+        if any(mark in key for key in shapes for mark in marks):
             return kind
+    if len(shapes) == 1:  # diffusers names the one tensor by its token
+        ((token, shape),) = shapes.items()
+        if len(shape) in (1, 2) and "." not in token:
+            return "textual inversion"
     return "safetensors"
 
 
 def _family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """From the width of the text states that the backbone's cross-attention reads."""
     for key, shape in shapes.items():
-        if "attn2" in key and key.endswith(("to_k.weight", "to_k.lora_down.weight")):
+        if "attn2" in key and key.endswith("to_k.weight"):
+            return _FAMILY_BY_TEXT_WIDTH.get(shape[-1])
+        if key.endswith("to_k_ip.weight"):  # an IP-Adapter: [hidden, text width]
             return _FAMILY_BY_TEXT_WIDTH.get(shape[-1])
     return None
+
+
+def _embedding_family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """From the width of an embedding's vectors; SDXL's are a pair."""
+    if "clip_g" in shapes:
+        return "sdxl"
+    widths = {shape[-1] for shape in shapes.values() if shape}
+    return next((_FAMILY_BY_TEXT_WIDTH[w] for w in widths & {768, 1024}), None)
+
+
+def _range(numbers: Sequence[int]) -> str:
+    return f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"

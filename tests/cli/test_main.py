@@ -13,7 +13,14 @@ HEAVY = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "P
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["generate", "--help"], ["world", "--help"], ["info", "none"]]
+    "arguments",
+    [
+        ["--help"],
+        ["generate", "--help"],
+        ["plugins", "--help"],
+        ["world", "--help"],
+        ["info", "none"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     program = (
@@ -34,6 +41,7 @@ def test_help_names_every_command(bdm: Callable) -> None:
         "train",
         "train-text",
         "info",
+        "plugins",
         "doctor",
         "convert",
         "world",
@@ -44,7 +52,7 @@ def test_help_names_every_command(bdm: Callable) -> None:
 
 def test_every_option_of_generate_is_explained(bdm: Callable) -> None:
     outcome = bdm("generate", "--help")
-    for flag in ("--negative-english ", "--size WxH", "--no-safety-checker", "--scheduler"):
+    for flag in ("--negative-english ", "--size WxH", "--no-safety-checker", "--lora <str>"):
         assert flag in outcome.out
     assert "[default: dpm++]" in outcome.out
     assert "None" not in outcome.out

@@ -20,6 +20,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
     seed=st.none() | st.integers(min_value=0, max_value=LARGEST_SEED),
     size=st.none() | st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
     mask=st.none() | TEXT.filter(lambda text: "\0" not in text).map(Path),
+    embedding=st.lists(TEXT, max_size=3).map(tuple),
 )
 def test_json_keeps_a_request_exactly(mask: Path | None, **values: object) -> None:
     request = GenerationRequest(**values, init_image=mask, mask=mask)
@@ -53,6 +54,15 @@ def test_json_keeps_a_request_exactly(mask: Path | None, **values: object) -> No
         ({"steps": 2.5}, "--steps"),
         ({"steps": True}, "--steps"),
         ({"size": (8, 8, 8)}, "--size"),
+        ({"lora": ("x", 1)}, "tuple[str, ...]"),
+        ({"lora": "x"}, "tuple[str, ...]"),
+        ({"lora": ("x:1e9",)}, "--lora"),
+        ({"lora": ("x", "x:0.5")}, "named twice"),
+        ({"prompt": "<lora:x>"}, "prompt is empty"),
+        ({"negative": "<lora:x>"}, "--negative"),
+        ({"control": Path("c.png")}, "--control needs --control-net"),
+        ({"control_net": "n", "control": Path("c.png"), "control_scale": 11}, "0 to 10"),
+        ({"ip_image": Path("c.png")}, "--ip-image needs --ip-adapter"),
     ],
 )
 def test_what_is_not_allowed_is_said(values: dict, message: str) -> None:

@@ -51,7 +51,7 @@ def generate(
         check_same_sources(source, opened, request, given)
     opened.pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
     for drawing in draw(opened, request):
-        path = _save(drawing, out, request.prompt)
+        path = _save(drawing, out, request.without_tags().prompt)
         if drawing.blacked_out:
             typer.echo(
                 f"bdm: {path} was blacked out by the model's safety checker "

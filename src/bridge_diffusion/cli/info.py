@@ -1,6 +1,7 @@
 """`bdm info`: what a picture, a folder or a weight file is."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,12 +62,19 @@ def _as_json(identity: Identity) -> dict[str, Any]:
 def _show_identity(identity: Identity) -> None:
     family = f", {identity.family_name}" if identity.family else ""
     typer.echo(f"{identity.path}: {identity.kind}{family}")
-    for name, value in identity.details.items():
+    show_details(identity.details)
+    if identity.kind == "PyTorch pickle":
+        typer.echo("  not opened: a pickle can run code")
+
+
+def show_details(details: Mapping[str, Any]) -> None:
+    """Facts by name, one a line; tables below their name."""
+    for name, value in details.items():
         if isinstance(value, dict):
             typer.echo(f"  {name}:" + ("" if value else " none"))
             for key, part in value.items():
                 typer.echo(f"    {key}: {part}")
+        elif isinstance(value, list):
+            typer.echo(f"  {name}: {', '.join(map(str, value))}")
         else:
             typer.echo(f"  {name}: {value}")
-    if identity.kind == "PyTorch pickle":
-        typer.echo("  not opened: a pickle can run code")

@@ -13,6 +13,7 @@ from bridge_diffusion.cli import (
     evaluate,
     generate,
     info,
+    plugins,
     train,
     train_text,
     world,
@@ -54,6 +55,7 @@ app.command("generate")(generate.generate)
 app.command("train")(train.train)
 app.command("train-text")(train_text.train_text)
 app.command("info")(info.info)
+app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)
 app.command("convert")(convert.convert)
 app.add_typer(world.app, name="world")

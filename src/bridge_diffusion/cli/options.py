@@ -9,7 +9,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -53,7 +53,11 @@ def takes(
         @functools.wraps(command)
         def wrapped(**values: Any) -> None:
             given = {name: values.pop(name) for name in names}
-            given = {name: value for name, value in given.items() if value is not None}
+            given = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in given.items()
+                if value not in (None, [])  # an option that may be repeated
+            }
             for name in parsers.keys() & given:
                 given[name] = parsers[name][1](given[name])
             command(given, **values)
@@ -70,6 +74,8 @@ def _parsed_type(name: str, hints: Mapping[str, Any], parsers: Mapping[str, Any]
     """The type that typer is shown: None means "not given", so each may also be None."""
     if name in parsers:
         return str | None
+    if get_origin(hints[name]) is tuple:  # of any length: an option that may be repeated
+        return list[get_args(hints[name])[0]] | None  # type: ignore[misc]
     kinds = [kind for kind in get_args(hints[name]) if kind is not type(None)]
     is_union = type(None) in get_args(hints[name])
     return (kinds[0] if is_union else hints[name]) | None
@@ -86,6 +92,8 @@ def _parameter(
     flag = "--" + field.name.replace("_", "-")
     if isinstance(field.default, bool):
         return typer.Option(f"{flag}/--no-{flag[2:]}", help=doc + _default(field))
+    if isinstance(field.default, tuple):  # may be repeated
+        return typer.Option(flag, help=doc, metavar="<str>")
     if field.name in parsers:
         return typer.Option(flag, help=doc, metavar=parsers[field.name][0])
     return typer.Option(flag, help=doc + _default(field))
@@ -93,7 +101,7 @@ def _parameter(
 
 def _default(field: "Field[Any]") -> str:
     """The default as help text; typer itself is shown None for all of them."""
-    if field.default in (MISSING, None, "", "auto"):
+    if field.default in (MISSING, None, "", "auto", ()):
         return ""
     if isinstance(field.default, bool):
         return f" [default: {'yes' if field.default else 'no'}]"

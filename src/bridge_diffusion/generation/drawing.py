@@ -113,6 +113,7 @@ def _scheduler(opened: OpenedModel, request: GenerationRequest) -> Any:
 
 def _prompts(opened: OpenedModel, request: GenerationRequest) -> dict[str, Any]:
     """The pipeline's prompt arguments."""
+    request = request.without_tags()
     if opened.bridge is None:
         return {"prompt": request.prompt, "negative_prompt": request.negative or None}
     return opened.bridge.prompt(
@@ -143,10 +144,17 @@ def _pipeline_for(opened: OpenedModel, request: GenerationRequest) -> tuple[Any,
         inputs |= {"image": _open(request.init_image).resize(size), "strength": request.strength}
         if request.mask is None:
             drawing = AutoPipelineForImage2Image.from_pipe(pipe)
-            del inputs["width"], inputs["height"]
+            del inputs["width"], inputs["height"]  # the initial picture tells them
         else:
             inputs["mask_image"] = _open(request.mask).convert("L").resize(size)
             drawing = AutoPipelineForInpainting.from_pipe(pipe)
+    if request.control is not None:
+        # Where there is an initial picture, stock pipelines call the other one so.
+        name = "image" if request.init_image is None else "control_image"
+        inputs[name] = _open(request.control).resize(size)
+        inputs["controlnet_conditioning_scale"] = request.control_scale
+    if request.ip_image is not None:
+        inputs["ip_adapter_image"] = _open(request.ip_image)
     drawing.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return drawing, inputs
 

@@ -19,6 +19,7 @@ from diffusers import (
 )
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.generation.plugins import LoadedPlugin, load_plugins
 from bridge_diffusion.generation.request import GenerationRequest
 from bridge_diffusion.generation.single_file import load_single_file
 from bridge_diffusion.generation.sources import (
@@ -71,10 +72,12 @@ class OpenedModel:
     """Where it computes."""
     dtype: str
     """"fp32", "fp16" or "bf16"."""
+    plugins: tuple[LoadedPlugin, ...] = ()
+    """The English community's plug-ins that act, in the order of their loading."""
 
 
 def open_model(request: GenerationRequest) -> OpenedModel:
-    """Load the backbone and the bridge that a request names.
+    """Load the backbone, the plug-ins and the bridge that a request names.
 
     The network is touched only for a hub name. The bridge's family is checked against the
     backbone's before any weight is loaded.
@@ -90,6 +93,7 @@ def open_model(request: GenerationRequest) -> OpenedModel:
     pipe = load_pipeline(
         model or str(request.model), dtype=DTYPES[dtype], safety_checker=request.safety_checker
     )
+    pipe, plugins = load_plugins(pipe, request)
     bridge = None
     if source is not None:
         bridge = load_bridge(source, request.text_encoder, DTYPES[dtype])
@@ -104,6 +108,7 @@ def open_model(request: GenerationRequest) -> OpenedModel:
         bridge_hash=weights_hash(source, ("branch", "controlnet")),
         device=device,
         dtype=dtype,
+        plugins=plugins,
     )
 
 

@@ -1,7 +1,7 @@
 """What a picture's file says about how it was made, and the request made again from it."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,11 @@ from bridge_diffusion.generation.request import GenerationRequest
 from bridge_diffusion.generation.schedulers import infotext_name
 from bridge_diffusion.images.infotext import Infotext, format_infotext
 from bridge_diffusion.images.metadata import ImageMetadata, read_metadata
+from bridge_diffusion.plugins.naming import LoraUse
 
 if TYPE_CHECKING:
     from bridge_diffusion.generation.loading import OpenedModel
+    from bridge_diffusion.generation.plugins import LoadedPlugin
 
 FORMAT_VERSION = 1
 
@@ -59,8 +61,11 @@ def check_same_sources(
     """
     recorded = _record(path)["hashes"]
     for name, here in _hashes(opened, request).items():
-        if name not in given and recorded.get(name) != here:
-            flag = "--" + name.replace("_", "-")
+        field, _, plugin = name.partition(" ")
+        if field in given or (plugin and name not in recorded):  # a changed prompt names another
+            continue
+        if recorded.get(name) != here:
+            flag = f"--{field.replace('_', '-')} {plugin}".strip()
             raise BridgeError(
                 f"{path} was drawn with {flag} of hash {recorded.get(name)}, and here it is "
                 f"{here}; give {flag} to name the same one, or to draw with another on purpose"
@@ -69,10 +74,13 @@ def check_same_sources(
 
 def _hashes(opened: "OpenedModel", request: GenerationRequest) -> dict[str, str]:
     """First 10 digits of the SHA-256 of everything that a picture is made from, by field."""
-    files = {"init_image": request.init_image, "mask": request.mask}
-    return {"model": opened.model_hash, "bridge": opened.bridge_hash} | {
-        name: _file_hash(file) for name, file in files.items() if file is not None
-    }
+    names = ("init_image", "mask", "control", "ip_image")
+    files = {name: getattr(request, name) for name in names}
+    return (
+        {"model": opened.model_hash, "bridge": opened.bridge_hash}
+        | {name: _file_hash(file) for name, file in files.items() if file is not None}
+        | {f"{plugin.field} {plugin.name}": plugin.sha256[:10] for plugin in opened.plugins}
+    )
 
 
 def _file_hash(file: Path) -> str:
@@ -116,6 +124,8 @@ def _infotext(opened: "OpenedModel", request: GenerationRequest, size: tuple[int
     }
     if request.init_image is not None:
         parameters["Denoising strength"] = f"{request.strength:g}"
+    parameters |= _plugin_parameters(opened.plugins)
+    request = request.without_tags()
     if opened.bridge is None:
         prompt, negative = request.prompt, request.negative
     else:
@@ -129,6 +139,8 @@ def _infotext(opened: "OpenedModel", request: GenerationRequest, size: tuple[int
             "Bridge start": f"{request.start:g}",
             "Bridge end": f"{request.end:g}",
         }
+    tags = [str(LoraUse(p.name, p.weight)) for p in opened.plugins if p.field == "lora"]
+    prompt = " ".join([prompt, *tags]).strip()
     parameters["Version"] = f"bdm {__version__}"
     return format_infotext(
         Infotext(
@@ -137,3 +149,25 @@ def _infotext(opened: "OpenedModel", request: GenerationRequest, size: tuple[int
             parameters={key: value for key, value in parameters.items() if value},
         )
     )
+
+
+def _plugin_parameters(plugins: Sequence["LoadedPlugin"]) -> dict[str, str]:
+    """Plug-ins by the keys of AUTOMATIC1111's web UI and its extension for ControlNets."""
+    by_field: dict[str, list[LoadedPlugin]] = {}
+    for plugin in plugins:
+        by_field.setdefault(plugin.field, []).append(plugin)
+    parameters = {
+        "Lora hashes": ", ".join(
+            f"{p.name}: {p.weights_sha256[:12]}" for p in by_field.get("lora", ())
+        ),
+        "TI hashes": ", ".join(f"{p.name}: {p.sha256[:12]}" for p in by_field.get("embedding", ())),
+    }
+    for p in by_field.get("vae", ()):
+        parameters |= {"VAE": p.name, "VAE hash": p.sha256[:10]}
+    for number, p in enumerate(by_field.get("control_net", ())):
+        parameters[f"ControlNet {number}"] = (
+            f"Module: none, Model: {p.name} [{p.sha256[:8]}], Weight: {p.weight:g}"
+        )
+    for p in by_field.get("ip_adapter", ()):
+        parameters["IP-Adapter"] = f"Model: {p.name} [{p.weights_sha256[:8]}], Weight: {p.weight:g}"
+    return parameters

@@ -4,11 +4,12 @@ import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.plugins.naming import LoraUse, parse_lora, take_tags
 
 SchedulerName = Literal[
     "dpm++", "dpm++-karras", "ddim", "euler", "euler-a", "heun", "pndm", "unipc", "lcm"
@@ -17,6 +18,15 @@ LARGEST_SEED = 2**63 - 1
 NO_BRIDGE = "none"
 # Fields that say nothing to a backbone alone.
 _OF_THE_BRIDGE = ("english", "negative_english", "text_encoder", "scale", "start", "end")
+# Fields that say nothing without another one.
+_NEEDS = (
+    ("control", "control_net"),
+    ("control_net", "control"),
+    ("control_scale", "control_net"),
+    ("ip_adapter", "ip_image"),
+    ("ip_image", "ip_adapter"),
+    ("ip_scale", "ip_adapter"),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +72,28 @@ class GenerationRequest:
     """How far to leave the initial picture: 0 keeps it, 1 redraws it."""
     mask: Path | None = None
     """A picture that is white where the initial picture is to be redrawn."""
+    lora: tuple[str, ...] = ()
+    """An English LoRA: a file, or its name in --plugins, and how strongly it acts, as style:0.8;
+    may be given several times. <lora:style:0.8> in a prompt does the same."""
+    embedding: tuple[str, ...] = ()
+    """A Textual Inversion file, or its name in --plugins; its name is then a word of the English
+    prompt; may be given several times."""
+    control_net: str | None = None
+    """A ControlNet: a folder, a file, or its name in --plugins."""
+    control: Path | None = None
+    """The picture that the ControlNet follows: edges, a pose ... as it was trained on."""
+    control_scale: float = 1.0
+    """How strongly the ControlNet acts."""
+    ip_adapter: str | None = None
+    """An IP-Adapter file with its image_encoder beside it, or its name in --plugins."""
+    ip_image: Path | None = None
+    """The picture that the IP-Adapter takes as a prompt."""
+    ip_scale: float = 1.0
+    """How strongly the IP-Adapter acts."""
+    vae: str | None = None
+    """Another autoencoder: a folder, a file, or its name in --plugins [default: the model's]."""
+    plugins: Path | None = None
+    """The folder in which the names of plug-ins are looked up, with its sub-folders."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda, cuda:1, mps ..."""
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
@@ -78,12 +110,18 @@ class GenerationRequest:
         self._check_relations()
 
     def _check_texts(self) -> None:
-        if not self.prompt.strip():
+        prompt, _ = take_tags(self.prompt)
+        if not prompt.strip():
             raise BridgeError("the prompt is empty; write what to draw, for example: 红包")
         for name in ("prompt", "english", "negative", "negative_english"):
             text: str = getattr(self, name)
             if any("\ud800" <= character <= "\udfff" for character in text):
                 raise BridgeError(f"{_flag(name)} is no valid text; give it in UTF-8")
+            if name.startswith("negative") and take_tags(text)[1]:
+                raise BridgeError(
+                    f"{_flag(name)} has a <lora:...>; a LoRA acts on the whole picture: put it "
+                    "into the prompt, with a weight below 0 to draw away from it"
+                )
 
     def _check_numbers(self) -> None:
         for name, least, most in (
@@ -92,6 +130,8 @@ class GenerationRequest:
             ("end", 0.0, 1.0),
             ("strength", 0.0, 1.0),
             ("guidance", 0.0, 1000.0),
+            ("control_scale", 0.0, 10.0),
+            ("ip_scale", -10.0, 10.0),
             ("n", 1, 100_000),
             ("steps", 1, 1000),
         ):
@@ -123,11 +163,32 @@ class GenerationRequest:
             )
         if self.init_image is None and self._set_among(["strength"]):
             raise BridgeError("--strength needs --init-image, the picture to leave")
+        for name, needed in _NEEDS:
+            if self._set_among([name]) and not self._set_among([needed]):
+                raise BridgeError(f"{_flag(name)} needs {_flag(needed)}")
+        self.loras()
         if self.model is not None and self.bridge is None:
             raise BridgeError(
                 "--model needs --bridge: a bridge folder or hub name trained for that family, "
                 "or none to draw with the model alone"
             )
+
+    def loras(self) -> tuple[tuple[LoraUse, ...], tuple[LoraUse, ...]]:
+        """The LoRAs that `lora` names, and those of the prompts' tags.
+
+        Raises:
+            BridgeError: A weight is not allowed, or a LoRA is named twice.
+        """
+        given = tuple(parse_lora(text) for text in self.lora)
+        tagged = take_tags(self.prompt)[1] + take_tags(self.english)[1]
+        names = [use.name for use in given + tagged]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise BridgeError(f"the LoRA {twice[0]} is named twice; give it once, with one weight")
+        return given, tagged
+
+    def without_tags(self) -> Self:
+        """The request whose prompts hold nothing but what is to be drawn."""
+        return replace(self, prompt=take_tags(self.prompt)[0], english=take_tags(self.english)[0])
 
     def _set_among(self, names: Sequence[str]) -> list[str]:
         """Those of the fields that are not at their defaults."""
@@ -167,7 +228,7 @@ class GenerationRequest:
             alternatives = _alternatives(hints[name])
             if Path in alternatives and isinstance(value, str):
                 value = Path(value)
-            elif tuple[int, int] in alternatives and isinstance(value, list):
+            elif isinstance(value, list):  # JSON has no tuples
                 value = tuple(value)
             read[name] = value
         return cls(**read)
@@ -206,7 +267,7 @@ def _check_types(request: GenerationRequest) -> None:
             allowed = (
                 ", ".join(typing.get_args(hint))
                 if typing.get_origin(hint) is Literal
-                else str(getattr(hint, "__name__", hint))
+                else str(hint if typing.get_origin(hint) else getattr(hint, "__name__", hint))
             )
             raise BridgeError(f"{_flag(name)} is {value!r}; allowed: {allowed}")
 
@@ -216,6 +277,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return value in typing.get_args(hint)
     if typing.get_origin(hint) is tuple:
         arguments = typing.get_args(hint)
+        if arguments[-1] is Ellipsis:
+            return isinstance(value, tuple) and all(_fits(part, arguments[0]) for part in value)
         return (
             isinstance(value, tuple)
             and len(value) == len(arguments)

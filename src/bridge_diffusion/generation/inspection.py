@@ -1,0 +1,128 @@
+"""What plug-ins are, and whether they would load into a model: no weight of the model is read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.generation.single_file import SD15_CONFIG
+from bridge_diffusion.generation.sources import locate_model
+from bridge_diffusion.identify import Identity
+from bridge_diffusion.plugins.embedding import check_embedding
+from bridge_diffusion.plugins.files import (
+    backbone_family,
+    check_family,
+    identify_plugin,
+    weights_hash,
+)
+from bridge_diffusion.plugins.lora import match_lora
+from bridge_diffusion.plugins.naming import WHOLE_FOLDER_FILES, plugins_in
+from bridge_diffusion.reading import read_json
+
+_TEXT_ENCODERS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """Whether a plug-in would load into a model."""
+
+    loads: bool
+    """Whether it would be taken."""
+    message: str
+    """How many keys go where, or why it would be refused."""
+    parts: Mapping[str, tuple[int, int]]
+    """Of a LoRA, by network: keys that have a place in it, and keys that speak of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """What is known of a plug-in."""
+
+    path: Path
+    """Its file or folder."""
+    identity: Identity | None
+    """What it is; None where it cannot be read."""
+    weights_sha256: str
+    """As the community's tools count it (AutoV3); empty where it cannot be read."""
+    error: str
+    """Why it cannot be read; empty where it can."""
+    fit: Fit | None
+    """Whether it would load; None where no model was named."""
+
+
+def inspect(path: Path, model: SimpleNamespace | None) -> Inspection:
+    """What a plug-in is. A damaged file is told, not raised.
+
+    Args:
+        model: From `empty_model`; None compares with none.
+    """
+    try:
+        identity = identify_plugin(path)
+        digest = weights_hash(path)
+    except (BridgeError, OSError) as error:
+        return Inspection(path=path, identity=None, weights_sha256="", error=str(error), fit=None)
+    fit = None if model is None else _fit(path, identity, model)
+    return Inspection(path=path, identity=identity, weights_sha256=digest, error="", fit=fit)
+
+
+def plugins_at(path: Path) -> list[Path]:
+    """The plug-ins that a path names: itself, or those in a folder.
+
+    Raises:
+        BridgeError: There is nothing.
+    """
+    if path.is_dir() and not any((path / name).is_file() for name in WHOLE_FOLDER_FILES):
+        return plugins_in(path)
+    if not path.exists():
+        raise BridgeError(f"nothing at {path}; check the path")
+    return [path]
+
+
+def empty_model(name: str) -> SimpleNamespace:
+    """The networks of a local model that plug-ins act on, without weights.
+
+    Raises:
+        BridgeError: There is no such model here, or it is of another kind.
+    """
+    identity = locate_model(name)
+    if identity is None:
+        raise BridgeError(f"--model {name} is not here; give a folder or a file")
+    if identity.path.is_dir():
+        folder = identity.path
+    elif identity.family == "sd15":
+        folder = SD15_CONFIG
+    else:
+        raise BridgeError(f"--model {name}: give the model as a pipeline folder")
+    networks: dict[str, nn.Module] = {}
+    with torch.device("meta"):
+        config = read_json(folder / "unet" / "config.json")
+        networks["unet"] = UNet2DConditionModel.from_config(config)
+        for part, cls in _TEXT_ENCODERS.items():
+            if (folder / part / "config.json").is_file():
+                settings = read_json(folder / part / "config.json")
+                networks[part] = cls(CLIPTextConfig(**settings))
+    return SimpleNamespace(**networks)
+
+
+def _fit(path: Path, identity: Identity, model: SimpleNamespace) -> Fit:
+    try:
+        if identity.kind == "LoRA":
+            report, _ = match_lora(path, vars(model))
+            parts = {
+                name: (part.matched, part.matched + len(part.unmatched))
+                for name, part in report.parts.items()
+            }
+            return Fit(loads=True, message=str(report), parts=parts)
+        if identity.kind == "textual inversion":
+            return Fit(loads=True, message=f"as {check_embedding(model, path)!r}", parts={})
+        check_family(identity, backbone_family(model.unet), "")
+    except BridgeError as error:
+        return Fit(loads=False, message=str(error).strip(), parts={})
+    known = "the family agrees" if identity.family else "its family is not known"
+    return Fit(loads=True, message=f"{known}, its tensors were not compared", parts={})

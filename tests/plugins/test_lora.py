@@ -1,0 +1,433 @@
+"""LoRAs of every layout do what the network that they were taken from does, or are refused."""
+
+import contextlib
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import ControlNetModel, StableDiffusionPipeline, StableDiffusionXLPipeline
+from diffusers.utils import convert_state_dict_to_kohya
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from bridge_diffusion import Bridge, BridgeError
+from bridge_diffusion.plugins.lora import load_lora, match_lora, networks_of, set_lora_weights
+
+from .conftest import (
+    TEXT_TARGETS,
+    UNET_TARGETS,
+    Trap,
+    add_lora,
+    draw,
+    frozen,
+    same,
+)
+
+Pipe = Any
+
+
+def saved(folder: Path, unet: Any, text: Any = None, **notes: Any) -> Path:
+    StableDiffusionPipeline.save_lora_weights(folder, unet, text, **notes)
+    return folder / "pytorch_lora_weights.safetensors"
+
+
+# What is loaded
+
+
+def test_kohya(kohya_file: Path, taught: tuple, new_pipe: Callable[[], Pipe]) -> None:
+    unet, text, pipe = taught
+    other = new_pipe()
+    plain = draw(other)
+    report = load_lora(other, kohya_file)
+    assert np.array_equal(draw(other), draw(pipe))
+    assert not np.array_equal(draw(other), plain)
+    assert {part: r.matched for part, r in report.parts.items()} == {
+        "unet": len(unet),
+        "text_encoder": len(text),
+    }
+    assert report.unmatched == ()
+    assert report.identity.details["layout"] == "kohya"
+    assert report.identity.details["method"] == "LoCon"
+    assert report.identity.details["rank"] == "2 to 4"
+
+
+def test_kohya_scales_each_layer_by_its_alpha(
+    kohya_file: Path, taught: tuple, new_pipe: Callable[[], Pipe]
+) -> None:
+    """Halved for some layers of each network, as trainers do it for convolutions."""
+    _, _, pipe = taught
+    state = load_file(kohya_file)
+    for key in state:
+        if "conv1.alpha" in key or "fc1.alpha" in key:
+            state[key] = state[key] / 2
+    save_file(state, kohya_file)
+    for network, layer in ((pipe.unet, "conv1"), (pipe.text_encoder, "fc1")):
+        for name, module in network.named_modules():
+            if name.endswith(layer):
+                module.scaling["made"] = 0.5
+    other = new_pipe()
+    load_lora(other, kohya_file)
+    np.testing.assert_allclose(draw(other), draw(pipe), atol=1e-6)
+
+
+def test_diffusers(taught: tuple, new_pipe: Callable[[], Pipe], tmp_path: Path) -> None:
+    unet, text, pipe = taught
+    other = new_pipe()
+    report = load_lora(other, saved(tmp_path, unet, text))
+    assert np.array_equal(draw(other), draw(pipe))
+    assert report.identity.details["layout"] == "diffusers"
+    assert str(report) == f"unet {len(unet)} of {len(unet)} keys, text_encoder 8 of 8 keys"
+
+
+def test_diffusers_with_peft_s_settings_in_the_file(
+    pipe: Pipe, new_pipe: Callable[[], Pipe], tmp_path: Path
+) -> None:
+    """An alpha that is not the rank stands in the file's notes alone, by layer too."""
+    unet = add_lora(
+        pipe.unet, r=4, lora_alpha=2, target_modules=UNET_TARGETS, alpha_pattern={"conv1": 8},
+        use_rslora=True,
+    )  # fmt: skip
+    notes = {"unet_lora_adapter_metadata": pipe.unet.peft_config["made"].to_dict()}
+    other = new_pipe()
+    load_lora(other, saved(tmp_path, unet, **notes))
+    np.testing.assert_allclose(draw(other), draw(pipe), atol=1e-6)
+
+
+def test_diffusers_old_names(taught: tuple, new_pipe: Callable[[], Pipe], tmp_path: Path) -> None:
+    _, text, _ = taught
+    unet = add_lora(new_pipe().unet, r=4, lora_alpha=4, target_modules=["to_q", "to_k"])
+    names = {"to_q.lora_A": "processor.to_q_lora.down", "to_q.lora_B": "processor.to_q_lora.up"}
+    names |= {"to_k.lora_A": "processor.to_k_lora.down", "to_k.lora_B": "processor.to_k_lora.up"}
+    names |= {"lora_A": "lora_linear_layer.down", "lora_B": "lora_linear_layer.up"}
+
+    def old(key: str) -> str:
+        for new, name in names.items():
+            if new in key:
+                return key.replace(new, name)
+        return key
+
+    state = {f"unet.{old(k)}": v for k, v in unet.items()}
+    state |= {f"text_encoder.text_model.{old(k)}": v for k, v in text.items()}
+    save_file(state, tmp_path / "old.safetensors")
+    report = load_lora(new_pipe(), tmp_path / "old.safetensors")
+    assert (report.matched, report.unmatched) == (len(unet) + len(text), ())
+    assert report.identity.details["layout"] == "diffusers (old)"
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_peft_folder(pipe: Pipe, new_pipe: Callable[[], Pipe], tmp_path: Path, part: str) -> None:
+    targets = {"unet": UNET_TARGETS, "text_encoder": TEXT_TARGETS}[part]
+    config = LoraConfig(r=4, lora_alpha=2, target_modules=targets, init_lora_weights=False)
+    torch.manual_seed(0)
+    model = get_peft_model(getattr(pipe, part), config)
+    model.save_pretrained(tmp_path / "adapter")
+    other = new_pipe()
+    report = load_lora(other, tmp_path / "adapter")
+    assert set(report.parts) == {part}
+    np.testing.assert_allclose(draw(other), draw(pipe), atol=1e-6)
+
+
+def test_dora(pipe: Pipe, new_pipe: Callable[[], Pipe], tmp_path: Path) -> None:
+    unet = add_lora(pipe.unet, r=4, lora_alpha=4, target_modules=["to_q", "to_k"], use_dora=True)
+    other = new_pipe()
+    report = load_lora(other, saved(tmp_path, unet))
+    assert report.identity.details["method"] == "DoRA"
+    np.testing.assert_allclose(draw(other), draw(pipe), atol=1e-6)
+
+
+def test_a_pickle_of_tensors(
+    kohya_file: Path, new_pipe: Callable[[], Pipe], tmp_path: Path
+) -> None:
+    one, other = new_pipe(), new_pipe()
+    torch.save(load_file(kohya_file), tmp_path / "style.pt")
+    load_lora(one, kohya_file)
+    load_lora(other, tmp_path / "style.pt")
+    assert np.array_equal(draw(one), draw(other))
+
+
+def test_sdxl(xl_pipe: StableDiffusionXLPipeline, tmp_path: Path) -> None:
+    """Both text encoders, in kohya's layout."""
+    plain = draw(xl_pipe)
+    named = {}
+    for part in ("text_encoder", "text_encoder_2"):
+        network = getattr(xl_pipe, part)
+        tensors = add_lora(network, r=2, lora_alpha=2, target_modules=TEXT_TARGETS)
+        prefix = "" if hasattr(network, "text_model") else "text_model."
+        named |= {f"{part}.{prefix}{k}": v for k, v in tensors.items()}
+    unet = add_lora(xl_pipe.unet, r=4, lora_alpha=4, target_modules=UNET_TARGETS)
+    named |= {f"unet.{k}": v for k, v in unet.items()}
+    save_file(convert_state_dict_to_kohya(named), tmp_path / "xl.safetensors")
+    wanted = draw(xl_pipe)
+    xl_pipe.delete_adapters("made")
+    assert np.array_equal(draw(xl_pipe), plain)
+    report = load_lora(xl_pipe, tmp_path / "xl.safetensors")
+    assert set(report.parts) == {"unet", "text_encoder", "text_encoder_2"}
+    assert report.unmatched == ()
+    assert report.identity.family == "sdxl"
+    np.testing.assert_allclose(draw(xl_pipe), wanted, atol=1e-6)
+
+
+def test_several_each_with_its_weight(
+    kohya_file: Path, new_pipe: Callable[[], Pipe], tmp_path: Path
+) -> None:
+    pipe = new_pipe()
+    targets = ["to_q", "to_v"]  # one has the other LoRA, one has none
+    unet = add_lora(new_pipe().unet, seed=9, r=2, lora_alpha=2, target_modules=targets)
+    load_lora(pipe, kohya_file)
+    alone = draw(pipe)
+    assert load_lora(pipe, saved(tmp_path, unet), "other.one").unmatched == ()
+    set_lora_weights(pipe, {"style": 1.0, "other.one": 0.0})
+    assert np.array_equal(draw(pipe), alone)
+    set_lora_weights(pipe, {"style": 0.5, "other.one": 0.25})
+    both = draw(pipe)
+    fused = new_pipe()
+    load_lora(fused, kohya_file)
+    set_lora_weights(fused, {"style": 0.5})
+    fused.fuse_lora()
+    fused.unload_lora_weights()
+    load_lora(fused, tmp_path / "pytorch_lora_weights.safetensors")
+    set_lora_weights(fused, {"pytorch_lora_weights": 0.25})
+    np.testing.assert_allclose(both, draw(fused), atol=1e-5)
+
+
+# With a bridge
+
+
+@pytest.mark.parametrize("attached_first", [True, False])
+def test_a_bridge_may_come_before_or_after(
+    kohya_file: Path,
+    taught: tuple,
+    new_pipe: Callable[[], Pipe],
+    new_release_bridge: Callable[[], Bridge],
+    attached_first: bool,
+) -> None:
+    """The branch stays as it is; UNet and English prompt feel the LoRA, the native one does not."""
+    _, _, pipe = taught
+    wanted_bridge = new_release_bridge().attach(pipe)
+    wanted = draw(pipe, **wanted_bridge.prompt("狐狸", english="fox"))
+    other, bridge = new_pipe(), new_release_bridge()
+    branch, text = frozen(bridge.branch), frozen(bridge.text_encoder.model)
+    if attached_first:
+        bridge.attach(other)
+        load_lora(other, kohya_file)
+    else:
+        load_lora(other, kohya_file)
+        bridge.attach(other)
+    prompt = bridge.prompt("狐狸", english="fox")
+    assert np.array_equal(draw(other, **prompt), wanted)
+    assert same(frozen(bridge.branch), branch)
+    assert same(frozen(bridge.text_encoder.model), text)
+    english_row = slice(0, other.tokenizer.model_max_length)
+    with_lora = prompt["prompt_embeds"][:, english_row]
+    set_lora_weights(other, {"style": 0.0})
+    assert not torch.equal(
+        bridge.prompt("狐狸", english="fox")["prompt_embeds"][:, english_row], with_lora
+    )
+
+
+# What is not
+
+
+def refusal(pipe: Pipe, path: Path) -> str:
+    before = frozen(pipe.unet)
+    with pytest.raises(BridgeError) as error:
+        load_lora(pipe, path)
+    assert same(frozen(pipe.unet), before)
+    assert not any(pipe.get_list_adapters().values())
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+def test_missing_and_damaged_files(pipe: Pipe, tmp_path: Path) -> None:
+    assert "check the path" in refusal(pipe, tmp_path / "none.safetensors")
+    path = tmp_path / "cut.safetensors"
+    save_file({"lora_unet_x.lora_down.weight": torch.zeros(2, 2)}, path)
+    path.write_bytes(path.read_bytes()[:-4])
+    assert "cut short" in refusal(pipe, path)
+    (tmp_path / "cut.pt").write_bytes(b"PK\x03\x04nonsense")
+    assert "no whole .pt file" in refusal(pipe, tmp_path / "cut.pt")
+    (tmp_path / "page.pt").write_text("<html>")
+    assert "no whole .pt file" in refusal(pipe, tmp_path / "page.pt")
+
+
+def test_a_pickle_with_code_is_not_executed(pipe: Pipe, tmp_path: Path) -> None:
+    for name in ("x.pt", "x.safetensors"):
+        torch.save({"x": Trap(tmp_path / "sprung")}, tmp_path / name)
+        assert "pickle" in refusal(pipe, tmp_path / name)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_other_kinds(pipe: Pipe, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"model.diffusion_model.out.0.weight": torch.zeros(2, 2)}, path)
+    message = refusal(pipe, path)
+    assert "is a Stable Diffusion checkpoint, not a LoRA; give it with --model" in message
+    ControlNetModel.from_unet(pipe.unet).save_pretrained(tmp_path / "net")
+    weights = tmp_path / "net" / "diffusion_pytorch_model.safetensors"
+    assert "is a ControlNet, not a LoRA; give it with --control-net" in refusal(pipe, weights)
+    save_file({"emb_params": torch.zeros(2, 768)}, path)
+    assert "give it with --embedding" in refusal(pipe, path)
+    assert "not a LoRA" in refusal(pipe, tmp_path / "net")
+
+
+def test_another_family(pipe: Pipe, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
+    save_file({key: torch.zeros(4, 2048)}, path)
+    message = refusal(pipe, path)
+    assert "made for SDXL, but the model is Stable Diffusion 1.5" in message
+    save_file(
+        {"transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight": torch.zeros(4, 8)}, path
+    )
+    assert "Flux" in refusal(pipe, path)
+
+
+def test_a_layer_of_another_size(
+    pipe: Pipe, taught: tuple, new_pipe: Callable, tmp_path: Path
+) -> None:
+    unet, _, _ = taught
+    key = next(k for k in unet if "attn2.to_k.lora_A" in k)
+    path = saved(tmp_path, {**unet, key: torch.zeros(4, 48)})
+    assert "is of size 48, the model's layer of 32" in refusal(new_pipe(), path)
+
+
+def test_no_key_that_fits(pipe: Pipe, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    state = {f"unet.nowhere.lora_{m}.weight": torch.zeros(2, 2) for m in "AB"}
+    save_file(state, path)
+    assert "none of its 2 keys fits" in refusal(pipe, path)
+
+
+def test_keys_that_fit_nothing_are_told(
+    pipe: Pipe, taught: tuple, new_pipe: Callable, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unet, _, _ = taught
+    more = {f"nowhere.lora_{m}.weight": torch.zeros(2, 2) for m in "AB"}
+    with caplog.at_level(logging.WARNING, "bridge_diffusion"):
+        report = load_lora(new_pipe(), saved(tmp_path, {**unet, **more}))
+    assert report.matched == len(unet)
+    assert report.unmatched == ("unet.nowhere.lora_A.weight", "unet.nowhere.lora_B.weight")
+    assert "2 of the keys" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("suffixes", "words"),
+    [
+        (["hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"], "LoHa"),
+        (["lokr_w1", "lokr_w2"], "LoKr"),
+        (["lora_down.weight", "lora_mid.weight", "lora_up.weight"], "middle matrix"),
+        (["lora_down.weight", "lora_up.weight", "dora_scale"], "DoRA in kohya's layout"),
+        (["lora_down.weight"], "a part of the file missing"),
+        (["diff"], "difference of whole weights"),
+    ],
+)
+def test_what_diffusers_does_not_load(
+    pipe: Pipe, tmp_path: Path, suffixes: list[str], words: str
+) -> None:
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    path = tmp_path / "x.safetensors"
+    save_file({f"{name}.{suffix}": torch.zeros(4, 4) for suffix in suffixes}, path)
+    assert words in refusal(pipe, path)
+
+
+@pytest.mark.parametrize(
+    ("key", "tensor", "words"),
+    [
+        ("to_k.lora_A.weight", None, "are no pair"),
+        ("to_k.lora_A.weight", torch.zeros(8, 32), "are no pair"),
+        ("to_k.lora_A.weight", torch.zeros(4), "is no matrix"),
+        ("to_k.lora_A.weight", torch.zeros(0, 32), "holds no numbers"),
+        ("to_k.lora_A.weight", torch.full((4, 32), torch.nan), "NaN"),
+        ("to_k.lora_A.weight", torch.zeros(4, 32, dtype=torch.int8), "holds no numbers"),
+        ("to_k.alpha", torch.zeros(2), "alpha in it is no number"),
+    ],
+)
+def test_numbers_that_make_no_lora(
+    pipe: Pipe, tmp_path: Path, key: str, tensor: torch.Tensor | None, words: str
+) -> None:
+    layer = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1."
+    state = {"to_k.lora_A.weight": torch.zeros(4, 32), "to_k.lora_B.weight": torch.zeros(32, 4)}
+    state |= {"to_q.lora_A.weight": torch.zeros(4, 32), "to_q.lora_B.weight": torch.zeros(32, 4)}
+    state[key] = tensor
+    state = {f"{layer}{k}": v for k, v in state.items() if v is not None}
+    save_file(state, tmp_path / "x.safetensors")
+    assert words in refusal(pipe, tmp_path / "x.safetensors")
+
+
+def test_alphas_in_diffusers_names(
+    taught: tuple, new_pipe: Callable[[], Pipe], tmp_path: Path
+) -> None:
+    """Some trainers write kohya's alphas beside diffusers' names; one without a layer is told."""
+    unet, _, _ = taught
+    halved = {k: v / 2 if ".lora_A." in k else v for k, v in unet.items()}
+    one, other = new_pipe(), new_pipe()
+    load_lora(one, saved(tmp_path / "halved", halved))
+    path = saved(tmp_path / "alphas", unet)
+    state = load_file(path)
+    layers = {key.partition(".lora_")[0] for key in state}
+    state |= {f"{layer}.alpha": torch.tensor(2.0) for layer in layers}
+    state["unet.nowhere.alpha"] = torch.tensor(2.0)
+    save_file(state, path)
+    report = load_lora(other, path)
+    assert report.unmatched == ("unet.nowhere.alpha",)
+    assert np.array_equal(draw(other), draw(one))
+
+
+SHAPES = st.sampled_from([(4, 32), (32, 4), (4,), (), (0, 4), (2, 32), (4, 8, 3, 3), (1, 1)])
+ATTENTION = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+KEYS = st.builds(
+    "{}{}.{}".format,
+    st.sampled_from(["lora_unet_", "lora_te_", "lora_te2_", "unet.", "base_model.model.", ""]),
+    st.sampled_from(
+        [
+            ATTENTION,
+            ATTENTION.replace("_", "."),
+            "text_model_encoder_layers_0_mlp_fc1",
+            "input_blocks_1_1_proj_in",
+            "x",
+            "",
+        ]
+    ),
+    st.sampled_from(
+        ["lora_down.weight", "lora_up.weight", "alpha", "lora_A.weight", "lora_B.weight", "x"]
+    ),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(shapes=st.dictionaries(KEYS, SHAPES, max_size=6))
+def test_any_file_of_tensors_is_matched_or_refused(
+    loaded_pipe: Pipe, tmp_path: Path, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({key: torch.ones(shape) for key, shape in shapes.items()}, path)
+    with contextlib.suppress(BridgeError):
+        report, _ = match_lora(path, networks_of(loaded_pipe))
+        assert report.matched
+
+
+def test_the_same_name_twice(kohya_file: Path, new_pipe: Callable[[], Pipe]) -> None:
+    pipe = new_pipe()
+    load_lora(pipe, kohya_file)
+    with pytest.raises(BridgeError, match="there is a LoRA 'style' already"):
+        load_lora(pipe, kohya_file)
+
+
+def test_senseless_settings(
+    pipe: Pipe, taught: tuple, new_pipe: Callable[[], Pipe], tmp_path: Path
+) -> None:
+    unet, _, _ = taught
+    path = saved(tmp_path, unet)
+    state = load_file(path)
+    save_file(state, path, {"lora_adapter_metadata": "{"})
+    assert "lora_adapter_metadata cannot be read" in refusal(new_pipe(), path)
+    save_file(state, path, {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": "x"})})
+    assert "lora_alpha 'x'" in refusal(new_pipe(), path)
