@@ -16,6 +16,7 @@ from bridge_diffusion.cli import (
     train,
     train_text,
     world,
+    world_training,
 )
 from bridge_diffusion.errors import BridgeError
 
@@ -56,6 +57,8 @@ app.command("train-text")(train_text.train_text)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)
 app.command("convert")(convert.convert)
+world.app.command("plugin")(world_training.plugin)
+world.app.command("style-evaluator")(world_training.style_evaluator)
 app.add_typer(world.app, name="world")
 app.add_typer(evaluate.app, name="evaluate")
 

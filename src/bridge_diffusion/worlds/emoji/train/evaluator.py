@@ -57,8 +57,11 @@ class EvaluatorTask:
 
     def export(self, folder: Path) -> None:
         self._calibrate()
-        accuracy = measure_evaluator(self.model, self.vendors)
-        self.model.save(folder, {**self.details, "accuracy": accuracy})
+        self.model.save(folder, {**self.details, "accuracy": self.measure()})
+
+    def measure(self) -> dict[str, Any]:
+        """What the evaluator gets right of renderings that it was not trained on."""
+        return measure_evaluator(self.model, self.vendors)
 
     def _calibrate(self) -> None:
         """Re-estimate the batch norms' statistics: the loop averages weights, not buffers."""

@@ -21,7 +21,12 @@ from bridge_diffusion.worlds.emoji.concepts import Concept, english_concepts
 from bridge_diffusion.worlds.emoji.scenes import DEFAULT_KINDS, EmojiScenes
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 from bridge_diffusion.worlds.emoji.train.autoencoder import AutoencoderTask, new_autoencoder
-from bridge_diffusion.worlds.emoji.train.backbone import BackboneTask, EncodedScenes, new_unet
+from bridge_diffusion.worlds.emoji.train.backbone import (
+    BackboneTask,
+    EncodedScenes,
+    clip_reader,
+    new_unet,
+)
 from bridge_diffusion.worlds.emoji.train.english_clip import ClipTask, new_clip, train_tokenizer
 from bridge_diffusion.worlds.emoji.train.recipes import WorldRecipe
 
@@ -199,15 +204,16 @@ def _encoded_scenes(
 ) -> EncodedScenes:
     """What the UNet trains on, encoded by an earlier call or now."""
     recipe = build.recipe
-    # Named by all that decides it, so that a stale one is never read.
     identity = (module_hash(vae), vae.config.scaling_factor, module_hash(text_encoder))
     rest = (recipe.name, recipe.size, recipe.scenes, sorted(DEFAULT_KINDS.items()), build.seed)
     key = hashlib.sha256(repr((*identity, *rest)).encode()).hexdigest()[:16]
     file = build.root / f"unet-scenes-{key}.safetensors"
-    if not file.exists():
-        data = build.scenes(recipe.english(), recipe.scenes)
-        EncodedScenes.encode(data, vae, text_encoder, tokenizer).save(file)
-    return EncodedScenes.load(file)
+    return EncodedScenes.cached(
+        file,
+        lambda: EncodedScenes.encode(
+            build.scenes(recipe.english(), recipe.scenes), vae, clip_reader(text_encoder, tokenizer)
+        ),
+    )
 
 
 STAGES: dict[str, Callable[[WorldBuild], Task]] = {
