@@ -42,15 +42,15 @@ def plugin(
 
 def style_evaluator(
     out: Annotated[Path, typer.Option(help="Folder of the run; it exports into `export` there.")],
-    images: Annotated[int, typer.Option(min=1, help="Renderings to train on.")] = 60_000,
+    images: Annotated[int, typer.Option(min=1, help="Renderings to train on.")] = 250_000,
     device: Device = "cpu",
     seed: Seed = 0,
     minutes: Minutes = None,
 ) -> None:
     """Train the classifier that tells in which style a picture is drawn.
 
-    On renderings of the shipped drawings alone, never on generated pictures. Ctrl-C saves; the
-    same command goes on.
+    On renderings of vendors' drawings alone, never on generated pictures. Needs the drawing
+    packages: pip install "bridge-diffusion[world]". Ctrl-C saves; the same command goes on.
     """
     from bridge_diffusion.worlds.emoji.train.style_evaluator import train_style_evaluator
 
@@ -58,3 +58,42 @@ def style_evaluator(
         out, images=images, device=device, seed=seed, time_limit=seconds_in(minutes)
     )
     typer.echo(result.export)
+
+
+def baseline(
+    name: Annotated[str, typer.Argument(help="translated, native, scratch or adapter.")],
+    out: Annotated[Path, typer.Option(help="Folder of the baselines; each has its own in it.")],
+    recipe: Annotated[
+        str, typer.Option(help="As long as the branch of this recipe: debug or cpu.")
+    ] = "cpu",
+    language: Annotated[str, typer.Option(help="The native language.")] = "zh",
+    model: Annotated[
+        Path | None, typer.Option(help="An English model of the world [default: the shipped one].")
+    ] = None,
+    bridge: Annotated[
+        Path | None,
+        typer.Option(help="The bridge whose text encoder is read [default: the shipped one]."),
+    ] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    minutes: Minutes = None,
+) -> None:
+    """Train what a bridge is compared with, on the same pictures for as long.
+
+    Ctrl-C saves; the same command goes on.
+    """
+    from bridge_diffusion.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    from bridge_diffusion.worlds.emoji.baselines.making import BaselineBuild
+
+    build = BaselineBuild(
+        recipe=recipe,
+        root=out,
+        language=language,
+        model=model,
+        bridge=bridge,
+        device=device,
+        seed=seed,
+    )
+    typer.echo(build.make(name, seconds_in(minutes)).export)

@@ -1,6 +1,5 @@
 """The community's plug-ins, made at the size of the debug recipe and loaded by stock pipelines."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from bridge_diffusion.worlds.emoji.plugins.making import PluginBuild
 from bridge_diffusion.worlds.emoji.plugins.recipes import CPU, DEBUG, find_recipe
 from bridge_diffusion.worlds.emoji.plugins.tasks import InversionTask, LoraTask
 from bridge_diffusion.worlds.emoji.scenes import EmojiScenes, Scene
+from bridge_diffusion.worlds.emoji.styles import style_sprites
 
 pytest.importorskip("skia", reason="drawing needs the extra `world`")
 
@@ -93,8 +93,6 @@ def test_the_controlnet_is_stock_and_reads_edges_at_the_pictures_size(
 ) -> None:
     net = ControlNetModel.from_pretrained(find_plugin("controlnet").exported(made))
     scene = Scene(kind="single", concepts=(find_concept("dog"),), colours=("blue",))
-    from bridge_diffusion.worlds.emoji.styles import style_sprites
-
     lines = edge_picture(edge_map(scene.render(style_sprites("noto"), 64)))
     with torch.no_grad():
         net.controlnet_cond_embedding.conv_out.weight.normal_()
@@ -199,10 +197,10 @@ def test_things_are_ordinary_scored_and_unknown_to_the_small_world() -> None:
 
 
 def test_a_run_goes_on_where_it_stopped(tmp_path: Path, made: Path) -> None:
-    build: Callable[[], PluginBuild] = lambda: PluginBuild(recipe=DEBUG, root=tmp_path)
-    first = build().make("dreambooth", time_limit=1e-9)
+    build = PluginBuild(recipe=DEBUG, root=tmp_path)
+    first = build.make("dreambooth", time_limit=1e-9)
     assert (first.images, first.finished) == (4, False)
-    second = build().make("dreambooth")
+    second = build.make("dreambooth")
     assert second.finished
     straight = load_file(made / "dreambooth/export/unet/diffusion_pytorch_model.safetensors")
     resumed = load_file(second.export / "unet/diffusion_pytorch_model.safetensors")

@@ -29,8 +29,12 @@ def style_sprites(style: str) -> Sprites:
         raise BridgeError(f"no style {style!r} here; there are {', '.join(STYLES)}")
     if style in SHIPPED_VENDORS:
         return Sprites.shipped(style)
-    noto = Sprites.shipped("noto")
-    return Sprites(style, {code: printed(picture) for code, picture in noto.pictures.items()})
+    return prints(Sprites.shipped("noto"))
+
+
+def prints(sprites: Sprites) -> Sprites:
+    """Drawings of 64 pixels in the style "ink"; of another size the lines would differ."""
+    return Sprites("ink", {code: printed(picture) for code, picture in sprites.pictures.items()})
 
 
 def printed(picture: Image.Image) -> Image.Image:
