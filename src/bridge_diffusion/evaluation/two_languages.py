@@ -161,14 +161,14 @@ def _places(order: Sequence[Concept], options: WorldOptions) -> Iterator[PromptP
 
 
 def _seconds(order: Sequence[Concept], options: WorldOptions) -> Iterator[PromptPair]:
-    """The English half names a concept that the English model knows; it is first if it can be."""
+    """The English half names a concept that the English model knows, first or second in turn."""
     shared = [concept for concept in order if not concept.held_out]
     for index in range(1000):
-        for concept in order:
+        for position, concept in enumerate(order):
             scene = scored_pair(concept, shared, index)
             if scene is None:
                 continue
-            english_first = not concept.held_out and index % 2 == 0
+            english_first = not concept.held_out and (index + position) % 2 == 0
             spoken = ("en", options.language) if english_first else (options.language, "en")
             halves = [
                 half_caption(tongue, scene.kind, each.names[tongue], second, scene.colours[0])

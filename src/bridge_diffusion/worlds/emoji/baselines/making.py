@@ -47,7 +47,6 @@ BASELINES = ("translated", "native", "scratch", "adapter")
 
 _RECIPES = ("debug", "cpu")
 _RATES = {"translated": 5e-4, "native": 1e-3, "scratch": 1e-3, "adapter": 1e-3}  # peak learning
-_SAMPLES = 8
 
 Read = Callable[[Sequence[str]], Float[Tensor, "texts tokens width"]]
 
@@ -127,6 +126,7 @@ class BaselineBuild:
         )
         torch.manual_seed(self.seed)
         task = self._task(name, options.batch_size)
+        task.sample_steps = branch.sample_steps
         loop = options.loop(
             self.root / name, seed=self.seed, device=self.device, time_limit=time_limit
         )
@@ -174,11 +174,12 @@ class BaselineBuild:
     ) -> tuple[EncodedScenes, tuple[str, ...]]:
         """The bridge's scenes with captions of one language, and some captions for samples."""
         size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-        limit = BRANCH_RECIPES[self.recipe].limit
+        branch = BRANCH_RECIPES[self.recipe]
+        limit = branch.limit
         assert limit is not None
         scenes = EmojiScenes.shipped(language=self.language, size=size, seed=self.seed, count=limit)
         scenes = replace(scenes, language=language, mix=CaptionMix())
-        prompts = tuple(scenes.scene(i)[1].native for i in range(min(_SAMPLES, limit)))
+        prompts = tuple(scenes.scene(i)[1].native for i in range(branch.sample_pictures))
         probe = hashlib.sha256(read(list(prompts)).cpu().numpy().tobytes()).hexdigest()
         key = repr((module_hash(pipe.vae), probe, self.language, language, size, limit, self.seed))
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]

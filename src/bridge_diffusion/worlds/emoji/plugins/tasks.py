@@ -89,6 +89,14 @@ class LoraTask(FineTuning):
             save_file(plain, folder / self.kohya_file)
 
 
+def new_controlnet(pipe: StableDiffusionPipeline) -> ControlNetModel:
+    """Untrained, for pictures as many times larger than the latents as the pipeline's are."""
+    halvings = len(pipe.vae.config.block_out_channels) - 1
+    return ControlNetModel.from_unet(
+        pipe.unet, conditioning_embedding_out_channels=_CONTROL_CHANNELS[: halvings + 1]
+    )
+
+
 class ControlNetTask(FineTuning):
     """A ControlNet (Zhang et al. 2023) of edges beside the frozen UNet."""
 
@@ -100,11 +108,7 @@ class ControlNetTask(FineTuning):
         super().__init__(*arguments, **options)
         self.edges = torch.from_numpy(edges)
         self.unet.requires_grad_(False)
-        halvings = len(self.pipe.vae.config.block_out_channels) - 1
-        channels = _CONTROL_CHANNELS[: halvings + 1]
-        self.controlnet = ControlNetModel.from_unet(
-            self.unet, conditioning_embedding_out_channels=channels
-        )
+        self.controlnet = new_controlnet(self.pipe)
         prefer_plain_attention(
             self.controlnet,
             latent_side=self.unet.config.sample_size,
