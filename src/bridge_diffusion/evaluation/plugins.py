@@ -73,8 +73,7 @@ def evaluate_plugins(
         BridgeError: see `open_system` and `Measurement.run`.
     """
     document = measurement.document()
-    for name in names:
-        system = open_system(name, pipe, bridge, baselines)
+    for system in [open_system(name, pipe, bridge, baselines) for name in names]:
         with prepared(system.pipe, bridge):
             document = measurement.run(system, progress)
     return document

@@ -218,10 +218,10 @@ class Measurement:
         asks = self.asks()
         of_system = document["systems"].setdefault(system.name, {})
         wanted = all_series()
+        keys = [self._key(system, series) for series in wanted]
         total = sum(len(asks[series.asks]) for series in wanted)
         done = 0
-        for series in wanted:
-            key = self._key(system, series)
+        for series, key in zip(wanted, keys, strict=True):
             if of_system.get(series.name, {}).get("of") != key:
                 limit = self.options.time_limit
                 if limit is not None and time.monotonic() - started >= limit:

@@ -35,7 +35,7 @@ class TextAdapter(ModelMixin, ConfigMixin):
         self.proj_in = nn.Linear(native_width, width)
         self.positions = nn.Parameter(0.02 * torch.randn(tokens, width))
         layer = nn.TransformerEncoderLayer(
-            width, width // 48, 4 * width, dropout=0.0, activation="gelu", batch_first=True,
+            width, max(1, width // 48), 4 * width, dropout=0.0, activation="gelu", batch_first=True,
             norm_first=True,
         )  # fmt: skip
         self.transformer = nn.TransformerEncoder(
