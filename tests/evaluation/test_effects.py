@@ -52,7 +52,7 @@ def document():
             "steps": 1,
             "guidance": 5.0,
             "seed": 0,
-        },  # fmt: skip
+        },
         "units": {"plain": ["n", "a", "a", "b"], "lemon": ["l", "l"]},
         "groups": ["native", "shared", "shared", "shared"],
         "style_evaluator": {"known": {"noto": {"clean": {"share": 0.75}}}},
