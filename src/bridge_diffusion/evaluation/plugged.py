@@ -43,7 +43,7 @@ def plugged(plugin: Plugin, root: Path, pipe: Any, backbone: nn.Module) -> Itera
         finally:
             pipe.unload_lora_weights()
     elif plugin.kind == "controlnet":
-        net = ControlNetModel.from_pretrained(folder, torch_dtype=pipe.unet.dtype)
+        net = ControlNetModel.from_pretrained(folder, dtype=pipe.unet.dtype)
         controlled = StableDiffusionControlNetPipeline(
             **pipe.components, controlnet=net.to(pipe.device), requires_safety_checker=False
         )
@@ -57,7 +57,7 @@ def plugged(plugin: Plugin, root: Path, pipe: Any, backbone: nn.Module) -> Itera
 @contextmanager
 def _difference_added(unet: nn.Module, folder: Path, backbone: nn.Module) -> Iterator[None]:
     other = UNet2DConditionModel.from_pretrained(
-        folder, subfolder="unet", torch_dtype=torch.float32
+        folder, subfolder="unet", dtype=torch.float32
     )
     theirs, base = other.state_dict(), backbone.state_dict()
     before = {name: value.clone() for name, value in unet.state_dict().items()}

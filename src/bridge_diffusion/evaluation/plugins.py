@@ -50,7 +50,7 @@ def open_system(name: str, pipe: Any, bridge: Bridge, baselines: Path | None) ->
     folder = baselines / name / "export"
     if name == "adapter":
         return AdapterSystem(pipe, AdaptedText.load(folder, pipe.device.type))
-    own = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    own = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     own.to(pipe.device)
     return EnglishSystem(own, name) if name == "translated" else NativeSystem(own, name)
 

@@ -42,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pipe() -> StableDiffusionPipeline:
-    pipe = StableDiffusionPipeline.from_pretrained(backbone_folder(), torch_dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(backbone_folder(), dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -58,7 +58,7 @@ def test_a_checkpoint_is_an_ordinary_pipeline_folder(
 ) -> None:
     for name in ("checkpoint", "dreambooth"):
         folder = find_plugin(name).exported(made)
-        other = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+        other = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
         other.set_progress_bar_config(disable=True)
         assert not torch.equal(draw(other), draw(pipe))
 
@@ -152,12 +152,17 @@ def test_a_lora_trains_its_layers_alone(tmp_path: Path) -> None:
 
 
 def test_half_of_a_dreambooth_s_scenes_preserve_the_prior(made: Path) -> None:
-    (file,) = made.glob("scenes-dreambooth-*.safetensors")
+    (file,) = made.glob("scenes-tiger-*.safetensors")
     scenes = load_file(file)
     assert len(scenes["latents"]) == 2 * DEBUG.thing_scenes
     assert scenes["caption_of"].max() < len(scenes["states"])
     first, second = scenes["caption_of"][:4], scenes["caption_of"][4:]
     assert not set(first.tolist()) & set(second.tolist())
+
+
+def test_plug_ins_of_the_same_pictures_encode_them_once(made: Path) -> None:
+    names = sorted(file.name.split("-")[1] for file in made.glob("scenes-*.safetensors"))
+    assert names == ["ink", "lemon", "noto", "tiger", "twemoji"]
 
 
 def data_of(plugin: Plugin) -> EmojiScenes:

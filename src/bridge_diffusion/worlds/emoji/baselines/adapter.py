@@ -67,7 +67,7 @@ class AdaptedText:
     def load(cls, folder: Path, device: str = "cpu") -> Self:
         """What `bdm world baseline adapter` exported."""
         encoder = NativeTextEncoder.from_pretrained(folder / ENCODER_FOLDER, dtype=torch.float32)
-        adapter = TextAdapter.from_pretrained(folder / ADAPTER_FOLDER, torch_dtype=torch.float32)
+        adapter = TextAdapter.from_pretrained(folder / ADAPTER_FOLDER, dtype=torch.float32)
         return cls(encoder.to(device), adapter.to(device).eval())
 
 

@@ -145,7 +145,7 @@ class BaselineBuild:
 
     def _task(self, name: str, batch_size: int) -> FineTuning:
         pipe = StableDiffusionPipeline.from_pretrained(
-            self.model or backbone_folder(), torch_dtype=torch.float32
+            self.model or backbone_folder(), dtype=torch.float32
         ).to(self.device)
         common: dict[str, Any] = {"batch_size": batch_size, "seed": self.seed}
         if name == "translated":

@@ -81,7 +81,7 @@ class PluginBuild:
 
     def pipe(self) -> StableDiffusionPipeline:
         pipe = StableDiffusionPipeline.from_pretrained(
-            self.model or backbone_folder(), torch_dtype=torch.float32
+            self.model or backbone_folder(), dtype=torch.float32
         )
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(self.device)
@@ -171,10 +171,12 @@ class PluginBuild:
         return EncodedScenes.cached(self._scenes_file(plugin, pipe), make)
 
     def _scenes_file(self, plugin: Plugin, pipe: StableDiffusionPipeline) -> Path:
+        """Plug-ins that are made of the same pictures share it."""
+        shown = plugin.style or (plugin.thing.name if plugin.thing else "noto")
         nets = [module_hash(net) for net in (pipe.vae, pipe.text_encoder, pipe.unet)]
-        key = repr((*nets, self.recipe.name, plugin, self.seed))
+        key = repr((*nets, self.recipe.name, plugin.thing, shown, self.seed))
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-        return self.root / f"scenes-{plugin.name}-{digest}.safetensors"
+        return self.root / f"scenes-{shown}-{digest}.safetensors"
 
     def _prior(
         self,

@@ -46,7 +46,7 @@ DEBUG = PluginRecipe(
 
 CPU = PluginRecipe(
     name="cpu",
-    scenes=10_000,
+    scenes=6_000,
     thing_scenes=200,
     prior_steps=20,
     sample_prompts=8,
