@@ -56,9 +56,7 @@ def plugged(plugin: Plugin, root: Path, pipe: Any, backbone: nn.Module) -> Itera
 
 @contextmanager
 def _difference_added(unet: nn.Module, folder: Path, backbone: nn.Module) -> Iterator[None]:
-    other = UNet2DConditionModel.from_pretrained(
-        folder, subfolder="unet", dtype=torch.float32
-    )
+    other = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", dtype=torch.float32)
     theirs, base = other.state_dict(), backbone.state_dict()
     before = {name: value.clone() for name, value in unet.state_dict().items()}
     if not theirs.keys() == base.keys() == before.keys():

@@ -94,7 +94,7 @@ def write_retention(
     replaced = replace_section(read_page(page), f"plugins {language}", section)
     written = [write_file(f"{text}\n".encode(), folder / f"plugins-{language}.json")]
     if sheet is not None:
-        written.append(write_file(png_bytes(sheet), picture))
+        written.append(write_file(png_bytes(sheet.quantize(256)), picture))
     return [*written, write_file(replaced.encode(), page)]
 
 

@@ -115,7 +115,7 @@ def write_two_languages(
     replaced = replace_section(read_page(page), f"two languages {language}", section)
     written = [write_file(f"{text}\n".encode(), folder / f"two-languages-{language}.json")]
     if sheet is not None:
-        written.append(write_file(png_bytes(sheet), picture))
+        written.append(write_file(png_bytes(sheet.quantize(256)), picture))
     return [*written, write_file(replaced.encode(), page)]
 
 
