@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-full test-lowest check format results wheel clean
+.PHONY: demo test test-full test-lowest check format results plugin-results wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/bdm world demo --out demo
@@ -34,6 +34,10 @@ format: $(INSTALLED)
 # Scores the weights in the repository again; trains nothing.
 results: $(INSTALLED)
 	$(BIN)/bdm evaluate world --language zh --out docs
+
+# Makes the plug-ins and baselines of the world and measures them: hours. It goes on where it was.
+plugin-results: $(INSTALLED)
+	PYTHON=$(BIN)/python tools/measure_plugins.sh
 
 wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel

@@ -30,6 +30,7 @@ ARTEFACTS = (
     ("Chinese bridge: text encoder and tokenizer", f"{_WEIGHTS}/bridges/zh/text_encoder"),
     ("Chinese bridge: branch", f"{_WEIGHTS}/bridges/zh/branch"),
     ("evaluator", f"{_WEIGHTS}/evaluator"),
+    ("style evaluator", f"{_WEIGHTS}/style_evaluator"),
 )
 
 

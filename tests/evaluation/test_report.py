@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.evaluation.page import check_folder, replace_section
 from bridge_diffusion.evaluation.plan import WorldOptions, plan
-from bridge_diffusion.evaluation.report import check_folder, replace_section, to_json, write_report
+from bridge_diffusion.evaluation.report import to_json, write_report
 from bridge_diffusion.evaluation.world import WorldResult, judge, score_outcomes
 
 

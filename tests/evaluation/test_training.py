@@ -1,12 +1,19 @@
-"""The evaluator's training task, through the one loop, at tiny size."""
+"""The evaluators' training tasks, through the one loop, at tiny size."""
 
 import pytest
 import torch
 
-from bridge_diffusion.evaluation.evaluator import load_evaluator
+from bridge_diffusion.evaluation.evaluator import load_evaluator, load_style_evaluator
+from bridge_diffusion.evaluation.plan import scored_singles
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.loop import train
+from bridge_diffusion.worlds.emoji.concepts import small_world
+from bridge_diffusion.worlds.emoji.styles import STYLES, style_sprites
 from bridge_diffusion.worlds.emoji.train.evaluator import EvaluatorTask
+from bridge_diffusion.worlds.emoji.train.style_evaluator import (
+    StyleEvaluatorTask,
+    new_style_evaluator,
+)
 
 
 @pytest.fixture
@@ -50,3 +57,48 @@ def test_export_measures_the_batch_norms_anew(task, tmp_path):
     means = [b for n, b in task.model.named_buffers() if n.endswith("running_mean")]
     assert max(mean.abs().max() for mean in means) < 50
     assert not task.model.training
+
+
+def test_styles_are_told_apart_whatever_is_drawn(styles, concepts, tmp_path, monkeypatch):
+    monkeypatch.setattr("bridge_diffusion.evaluation.self_test._BATCHES", 1)
+    monkeypatch.setattr("bridge_diffusion.worlds.emoji.train.evaluator._CALIBRATION_BATCHES", 4)
+    known, unseen = (concepts[0].codepoints, concepts[2].codepoints), [concepts[3].codepoints]
+    task = StyleEvaluatorTask(
+        styles.model,
+        [style_sprites(style) for style in STYLES],
+        known=known,
+        unseen=unseen,
+        batch_size=32,
+        seed=0,
+        details={"images": 1280},
+    )
+    labels = task.batch(0)["labels"]
+    assert set(labels.tolist()) == {0, 1, 2}
+    config = LoopConfig(
+        run_dir=tmp_path,
+        images=1280,
+        batch_size=32,
+        learning_rate=1e-2,
+        ema_decay=0.8,
+        progress=False,
+    )
+    loaded = load_style_evaluator(train(task, config).export)
+    assert loaded.model.config.concepts == STYLES
+    right = [rows["clean"]["share"] for rows in loaded.accuracy["known drawings"].values()]
+    assert sum(right) / 3 > 0.6
+    assert loaded.accuracy["unseen drawings"].keys() == set(STYLES)
+    assert loaded.accuracy["known drawings"]["ink"]["degraded"]["count"] == 142
+
+
+def test_the_shipped_evaluator_of_styles_knows_the_scored_drawings():
+    loaded = load_style_evaluator()
+    assert loaded.model.config.concepts == STYLES == new_style_evaluator().config.concepts
+    for style in STYLES:
+        assert loaded.accuracy["known drawings"][style]["clean"]["share"] > 0.9
+        pictures = [
+            scene.render(style_sprites(style), 64)
+            for concept in small_world("zh")[::6]
+            for scene in scored_singles(concept)
+        ]
+        found = loaded.model.scores(pictures).argmax(dim=1) == loaded.model.row[style]
+        assert found.float().mean() > 0.85

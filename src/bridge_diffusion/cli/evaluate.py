@@ -11,14 +11,11 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.config import seconds_in
 
 if TYPE_CHECKING:
+    from bridge_diffusion.bridge import Bridge
     from bridge_diffusion.evaluation.world import WorldResult
+    from bridge_diffusion.generation.loading import OpenedModel
 
 app = typer.Typer(name="evaluate", help="Measure a bridge on scored prompts.", no_args_is_help=True)
-
-
-@app.callback()
-def _measurements() -> None:
-    """Keeps `world` a command of its own while it is the only one."""
 
 
 class World(StrEnum):
@@ -65,11 +62,10 @@ def world(
 
     quiet_libraries()
     from bridge_diffusion.bridge import Bridge
+    from bridge_diffusion.evaluation.page import check_folder
     from bridge_diffusion.evaluation.plan import WorldOptions
-    from bridge_diffusion.evaluation.report import check_folder, write_report
+    from bridge_diffusion.evaluation.report import write_report
     from bridge_diffusion.evaluation.world import evaluate_world
-    from bridge_diffusion.generation.loading import open_model
-    from bridge_diffusion.generation.request import GenerationRequest
     from bridge_diffusion.worlds.emoji.concepts import all_concepts, small_world
     from bridge_diffusion.worlds.emoji.sprites import Sprites
 
@@ -83,11 +79,7 @@ def world(
         time_limit=seconds_in(minutes),
     )
     check_folder(out)
-    opened = open_model(
-        GenerationRequest(prompt="-", model=model, bridge=bridge or language, device=device)
-    )
-    if opened.bridge is None:
-        raise BridgeError("--bridge none leaves nothing to measure; give a bridge")
+    opened, own = _opened(model, bridge or language, device)
     others = {
         name: Bridge.from_pretrained(folder, dtype=opened.pipe.unet.dtype).to(opened.device)
         for name, folder in folders.items()
@@ -95,17 +87,14 @@ def world(
     with _Bar() as bar:
         result = evaluate_world(
             opened.pipe,
-            opened.bridge,
+            own,
             options,
             concepts=all_concepts() if concepts is World.all else small_world(language),
             controls=others,
             drawings=Sprites.shipped("noto"),
             progress=bar.show,
         )
-    about = {
-        "model": f"{opened.model_name} ({opened.model_hash})",
-        "bridge": f"{opened.bridge_name} ({opened.bridge_hash})",
-    }
+    about = _about(opened)
     written = write_report(result, out, about)
     if as_json:
         scores = [score.to_json() for score in result.scores]
@@ -113,6 +102,180 @@ def world(
     else:
         _print_scores(result)
         typer.echo(written[-1])
+
+
+@app.command("plugins")
+def plugins(
+    plugins: Annotated[Path, typer.Option(help="Where bdm world plugin --out made the plug-ins.")],
+    system: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to measure: translation, bridge, translated, native, scratch, adapter "
+            "[default: all that are there]."
+        ),
+    ] = None,
+    baselines: Annotated[
+        Path | None, typer.Option(help="Where bdm world baseline --out trained the baselines.")
+    ] = None,
+    language: Annotated[str, typer.Option(help="Language of the native prompts.")] = "zh",
+    model: Annotated[
+        str | None, typer.Option(help="A backbone of the emoji world [default: the shipped one].")
+    ] = None,
+    bridge: Annotated[
+        str | None, typer.Option(help="The bridge [default: the shipped one of the language].")
+    ] = None,
+    styles: Annotated[
+        Path | None, typer.Option(help="A style evaluator [default: the shipped one].")
+    ] = None,
+    concepts: Annotated[
+        int | None, typer.Option(min=1, help="Concepts of each group [default: all].")
+    ] = None,
+    things: Annotated[
+        int, typer.Option(min=1, help="Pictures of each thing that a plug-in adds.")
+    ] = 96,
+    steps: Annotated[int, typer.Option(help="Denoising steps of a picture.")] = 20,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    batch: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
+    minutes: Annotated[
+        float | None, typer.Option(help="Begin no new series of a system after this long.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda ...")] = "auto",
+    work: Annotated[
+        Path, typer.Option(help="Folder that keeps all that was seen; the same command goes on.")
+    ] = Path("runs/retention"),
+    out: Annotated[
+        Path, typer.Option(help="A folder for results.md, the JSON and the pictures.")
+    ] = Path("results"),
+) -> None:
+    """Measure what English plug-ins keep of their effect under a native prompt.
+
+    Of each plug-in: its effect under the native prompt, by that of the same prompt in English on
+    the English model alone; and how well native prompts are drawn while it is on.
+    """
+    import copy
+
+    from bridge_diffusion.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    from bridge_diffusion.evaluation.evaluator import load_evaluator, load_style_evaluator
+    from bridge_diffusion.evaluation.page import check_folder
+    from bridge_diffusion.evaluation.plan import WorldOptions
+    from bridge_diffusion.evaluation.plugins import evaluate_plugins, systems_there
+    from bridge_diffusion.evaluation.retention import Amount, Judges, Measurement
+    from bridge_diffusion.evaluation.retention_report import write_retention
+    from bridge_diffusion.worlds.emoji.concepts import small_world
+    from bridge_diffusion.worlds.emoji.sprites import Sprites
+
+    options = WorldOptions(
+        language=language,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        batch_size=batch,
+        time_limit=seconds_in(minutes),
+    )
+    check_folder(out)
+    opened, own = _opened(model, bridge or language, device)
+    measurement = Measurement(
+        concepts=small_world(language),
+        options=options,
+        amount=Amount(concepts=concepts, things=things),
+        judges=Judges(
+            concepts=load_evaluator(),
+            styles=load_style_evaluator(styles),
+            drawings=Sprites.shipped("noto"),
+        ),
+        plugins=plugins,
+        backbone=copy.deepcopy(opened.pipe.unet),
+        folder=work,
+    )
+    own.detach()
+    with _Bar() as bar:
+        document = evaluate_plugins(
+            opened.pipe, own, measurement, system or systems_there(baselines), baselines, bar.show
+        )
+    typer.echo(write_retention(document, work, out, _about(opened))[-1])
+
+
+@app.command("two-languages")
+def two_languages(
+    language: Annotated[str, typer.Option(help="Language of the native prompts.")] = "zh",
+    model: Annotated[
+        str | None, typer.Option(help="A backbone of the emoji world [default: the shipped one].")
+    ] = None,
+    bridge: Annotated[
+        str | None, typer.Option(help="The bridge [default: the shipped one of the language].")
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=3, help="Prompt pairs, a third of each kind.")] = 540,
+    steps: Annotated[int, typer.Option(help="Denoising steps of a picture.")] = 20,
+    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
+    batch: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
+    minutes: Annotated[
+        float | None, typer.Option(help="Begin no new part (alone, or a scale) after this long.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda ...")] = "auto",
+    work: Annotated[
+        Path, typer.Option(help="Folder that keeps all that was seen; the same command goes on.")
+    ] = Path("runs/two-languages"),
+    out: Annotated[
+        Path, typer.Option(help="A folder for results.md, the JSON and the pictures.")
+    ] = Path("results"),
+) -> None:
+    """Measure images whose subject is said in the native language and the rest in English.
+
+    The rest is a background, a place, or a second object; both at several scales of the branch.
+    """
+    from bridge_diffusion.cli.quiet import quiet_libraries
+
+    quiet_libraries()
+    from bridge_diffusion.evaluation.evaluator import load_evaluator
+    from bridge_diffusion.evaluation.page import check_folder
+    from bridge_diffusion.evaluation.plan import WorldOptions
+    from bridge_diffusion.evaluation.two_languages import SCALES, TwoLanguages, prompt_pairs
+    from bridge_diffusion.evaluation.two_languages_report import write_two_languages
+    from bridge_diffusion.worlds.emoji.concepts import small_world
+
+    options = WorldOptions(
+        language=language,
+        steps=steps,
+        guidance=guidance,
+        seed=seed,
+        batch_size=batch,
+        time_limit=seconds_in(minutes),
+    )
+    check_folder(out)
+    opened, own = _opened(model, bridge or language, device)
+    own.detach()
+    measurement = TwoLanguages(
+        pairs=prompt_pairs(small_world(language), options, pairs),
+        options=options,
+        scales=SCALES,
+        evaluator=load_evaluator(),
+        folder=work,
+    )
+    with _Bar() as bar:
+        document = measurement.run(opened.pipe, own, bar.show)
+    typer.echo(write_two_languages(document, work, out, _about(opened))[-1])
+
+
+def _opened(model: str | None, bridge: str, device: str) -> "tuple[OpenedModel, Bridge]":
+    """The model with the bridge attached, and the bridge. BridgeError if there is none."""
+    from bridge_diffusion.generation.loading import open_model
+    from bridge_diffusion.generation.request import GenerationRequest
+
+    opened = open_model(GenerationRequest(prompt="-", model=model, bridge=bridge, device=device))
+    if opened.bridge is None:
+        raise BridgeError("--bridge none leaves nothing to measure; give a bridge")
+    return opened, opened.bridge
+
+
+def _about(opened: "OpenedModel") -> dict[str, str]:
+    return {
+        "model": f"{opened.model_name} ({opened.model_hash})",
+        "bridge": f"{opened.bridge_name} ({opened.bridge_hash})",
+    }
 
 
 def _controls(given: list[str]) -> dict[str, str]:

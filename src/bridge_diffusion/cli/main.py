@@ -17,6 +17,7 @@ from bridge_diffusion.cli import (
     train,
     train_text,
     world,
+    world_training,
 )
 from bridge_diffusion.errors import BridgeError
 
@@ -58,6 +59,9 @@ app.command("info")(info.info)
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)
 app.command("convert")(convert.convert)
+world.app.command("plugin")(world_training.plugin)
+world.app.command("baseline")(world_training.baseline)
+world.app.command("style-evaluator")(world_training.style_evaluator)
 app.add_typer(world.app, name="world")
 app.add_typer(evaluate.app, name="evaluate")
 

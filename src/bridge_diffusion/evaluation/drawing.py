@@ -28,13 +28,24 @@ def draw_cases(
             inputs: dict[str, Any] = {"prompt": prompts}
         else:
             inputs = bridges[route].prompt(prompts, english=[case.english for case in cases])
-        output = pipe(
-            **inputs,
-            num_inference_steps=options.steps,
-            guidance_scale=options.guidance,
-            generator=[torch.Generator("cpu").manual_seed(case.seed) for case in cases],
-            output_type="np",
-        ).images  # float 0..1
+        return draw(pipe, inputs, cases, options)
+
+
+def draw(
+    pipe: Any, inputs: Mapping[str, Any], cases: Sequence[Case], options: WorldOptions
+) -> list[Image.Image]:
+    """Draw cases in one batch, each from its own CPU generator; `inputs` say what is drawn.
+
+    Raises:
+        BridgeError: a picture has NaN.
+    """
+    output = pipe(
+        **inputs,
+        num_inference_steps=options.steps,
+        guidance_scale=options.guidance,
+        generator=[torch.Generator("cpu").manual_seed(case.seed) for case in cases],
+        output_type="np",
+    ).images  # float 0..1
     if not np.isfinite(output).all():
         raise BridgeError(
             f"a picture of condition {cases[0].condition} is not a number (NaN); check the model "

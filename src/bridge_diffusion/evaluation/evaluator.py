@@ -1,9 +1,9 @@
 """The independent evaluator: which of the world's concepts does a picture show?
 
-A small image-text model. Its image tower is a stock ResNet; its text side is one learned feature
-for the English name of each concept. It is trained on vendors' drawings only
-(`worlds.emoji.train.evaluator`), never on generated pictures, and shares nothing with the models
-that it judges.
+A small image-text model; another one, smaller still, tells in which style a picture is drawn. The
+image tower is a stock ResNet; the text side is one learned feature for each name, of a concept or
+of a style. Both are trained on vendors' drawings only (`worlds.emoji.train`), never on generated
+pictures, and share nothing with the models that they judge.
 """
 
 import json
@@ -23,7 +23,7 @@ from transformers import ResNetConfig, ResNetModel
 
 from bridge_diffusion.data.pixels import pixel_batch
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.worlds.emoji.paths import evaluator_folder
+from bridge_diffusion.worlds.emoji.paths import evaluator_folder, style_evaluator_folder
 
 FORMAT_VERSION = 1
 SIDE = 64
@@ -37,7 +37,7 @@ class EvaluatorConfig:
     """Layout of the evaluator, and what its rows of text features stand for."""
 
     concepts: tuple[str, ...]
-    """Code points of the concepts, one for each row of text features."""
+    """Code points of the concepts (or names of styles), one for each row of text features."""
     feature_width: int = 128
     """Width of the features that pictures and texts share."""
     stem_width: int = 24
@@ -159,6 +159,15 @@ def load_evaluator(folder: Path | None = None) -> LoadedEvaluator:
             f"the weights and the configuration of {folder} do not fit ({reason}); get both again"
         ) from error
     return LoadedEvaluator(model=model.float().eval(), accuracy=document.get("accuracy", {}))
+
+
+def load_style_evaluator(folder: Path | None = None) -> LoadedEvaluator:
+    """The evaluator of styles of a folder; the shipped one by default.
+
+    Raises:
+        BridgeError: a file is missing, not readable, or of another format.
+    """
+    return load_evaluator(style_evaluator_folder() if folder is None else folder)
 
 
 def evaluator_pixels(pictures: Sequence[Image.Image]) -> Float[Tensor, "batch 3 64 64"]:

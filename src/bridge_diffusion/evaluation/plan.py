@@ -137,7 +137,7 @@ def plan(
         controls: the language of each control's bridge, by its name.
     """
     makers = _makers(concepts, options, controls)
-    order = _order(concepts, options)
+    order = drawing_order(concepts, options)
     for index in range(options.images):
         for first in range(0, len(order), options.batch_size):
             chunk = order[first : first + options.batch_size]
@@ -154,12 +154,18 @@ def group_of(concept: Concept, language: str) -> Group | None:
     return None if concept.held_out else "shared"
 
 
-def _order(concepts: Sequence[Concept], options: WorldOptions) -> list[Concept]:
+def drawing_order(concepts: Sequence[Concept], options: WorldOptions) -> list[Concept]:
+    """The concepts to score, the literal probes first, the others in an order of the seed's."""
     wanted = [concept for concept in concepts if group_of(concept, options.language)]
     probes = [concept for concept in literal_probes() if concept in wanted]
     others = [concept for concept in wanted if concept not in probes]
     shuffled = np.random.default_rng(options.seed).permutation(len(others))
     return probes + [others[int(i)] for i in shuffled]
+
+
+def case_seed(options: WorldOptions, concept: Concept, index: int) -> int:
+    """Seed of the noise of the index-th picture of a concept, equal in all conditions."""
+    return stream_seed(options.seed, *concept.codepoints.encode(), index)
 
 
 _Maker = Callable[[Concept, int], Case | None]
@@ -185,35 +191,35 @@ def _makers(
             prompt=prompt,
             english=english,
             index=index,
-            seed=stream_seed(options.seed, *scene.concepts[0].codepoints.encode(), index),
+            seed=case_seed(options, scene.concepts[0], index),
         )
 
     def single(condition: str, route: str, spoken: str) -> _Maker:
         def make(concept: Concept, index: int) -> Case | None:
-            scene = _scene(concept, index)
+            scene = scored_single(concept, index)
             return case(condition, route, scene, scene.caption(spoken), "", index)
 
         return make
 
     def unseen_order(concept: Concept, index: int) -> Case | None:
-        scene = _scene(concept, index)
+        scene = scored_single(concept, index)
         prompt = caption(language, "unseen_single", (concept.names[language],), scene.colours)
         return case("unseen_order", BRIDGE, scene, prompt, "", index)
 
     def synonym(concept: Concept, index: int) -> Case | None:
-        scene, word = _scene(concept, index), concept.scored_synonym(language)
+        scene, word = scored_single(concept, index), concept.scored_synonym(language)
         if word is None:
             return None
         prompt = caption(language, scene.kind, (word,), scene.colours)
         return case("synonym", BRIDGE, scene, prompt, "", index)
 
     def mixed(concept: Concept, index: int) -> Case | None:
-        scene = _scene(concept, index)
+        scene = scored_single(concept, index)
         english = background_phrase("en", scene.colours[0])
         return case("mixed", BRIDGE, scene, concept.names[language], english, index)
 
     def pair(concept: Concept, index: int) -> Case | None:
-        scene = _scored_pair(concept, shared, index)
+        scene = scored_pair(concept, shared, index)
         if scene is None:
             return None
         return case("pair", BRIDGE, scene, scene.caption(language), "", index)
@@ -230,13 +236,14 @@ def _makers(
     ]
 
 
-def _scene(concept: Concept, index: int) -> Scene:
+def scored_single(concept: Concept, index: int) -> Scene:
+    """The index-th picture of a concept shows this one of its `scored_singles`."""
     scenes = scored_singles(concept)
     assert scenes, f"{concept.codepoints} has no scored scene"
     return scenes[index % len(scenes)]
 
 
-def _scored_pair(concept: Concept, partners: Sequence[Concept], index: int) -> Scene | None:
+def scored_pair(concept: Concept, partners: Sequence[Concept], index: int) -> Scene | None:
     """A scored pair scene with the concept first; None if there is nothing to pair it with."""
     partners = [partner for partner in partners if partner != concept]
     if not partners:

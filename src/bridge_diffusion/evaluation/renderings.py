@@ -8,6 +8,7 @@ compressed and partly covered, on any background. Everything is drawn from one g
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Literal
 
 import numpy as np
 import torch
@@ -36,9 +37,18 @@ class Damage:
 
 
 class Renderings:
-    """Batches of changed renderings of some drawings: a batch is a function of a generator."""
+    """Batches of changed renderings of some drawings: a batch is a function of a generator.
 
-    def __init__(self, vendors: Sequence[Sprites], codepoints: Sequence[str]) -> None:
+    Pictures are labelled by the index of what they show, or of whose drawing it is.
+    """
+
+    def __init__(
+        self,
+        vendors: Sequence[Sprites],
+        codepoints: Sequence[str],
+        label: Literal["concept", "vendor"] = "concept",
+    ) -> None:
+        self.label = label
         # Premultiplied, at two sizes: the small one keeps small emoji free of aliasing.
         self.large = torch.stack([_stack(sprites, codepoints, 64) for sprites in vendors])
         self.small = torch.stack([_stack(sprites, codepoints, 32) for sprites in vendors])
@@ -47,13 +57,13 @@ class Renderings:
     def batch(
         self, count: int, generator: Generator, damage: Damage
     ) -> tuple[Float[Tensor, "count 3 64 64"], Int[Tensor, "count"]]:
-        """Pixels in -1..1, and the index of the concept that each picture shows."""
-        labels = torch.randint(self.large.shape[1], (count,), generator=generator)
+        """Pixels in -1..1, and the label of each picture."""
+        concepts = torch.randint(self.large.shape[1], (count,), generator=generator)
         vendors = torch.randint(self.large.shape[0], (count,), generator=generator)
         side, grid = _placement(count, generator, damage)
         layers = torch.empty(count, 4, SIDE, SIDE)
         for chosen, table in ((side >= 0.55, self.large), (side < 0.55, self.small)):
-            drawings = table[vendors[chosen], labels[chosen]].float() / 255
+            drawings = table[vendors[chosen], concepts[chosen]].float() / 255
             layers[chosen] = F.grid_sample(drawings, grid[chosen], align_corners=False)
         behind = _backgrounds(count, self.colours, generator)
         x = layers[:, :3] + behind * (1 - layers[:, 3:])
@@ -63,6 +73,7 @@ class Renderings:
         x = x + 0.04 * damage.strength * _noise_levels(count, generator) * torch.randn(
             x.shape, generator=generator
         )
+        labels = concepts if self.label == "concept" else vendors
         return _compress(x.clamp(0, 1), generator, damage) * 2 - 1, labels
 
 

@@ -1,18 +1,14 @@
 """The world's result as JSON, as a section of a Markdown page, and as pictures."""
 
 import json
-import os
-import re
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.evaluation.page import percent, png_bytes, read_page, replace_section
 from bridge_diffusion.evaluation.plan import CONDITIONS, DRAWING, GROUPS, Group
-from bridge_diffusion.evaluation.retrieval import Rate
 from bridge_diffusion.evaluation.self_test import DAMAGES
 from bridge_diffusion.evaluation.world import Outcome, Score, WorldResult
 from bridge_diffusion.images.writing import write_file
@@ -46,26 +42,15 @@ def write_report(result: WorldResult, folder: Path, about: Mapping[str, str]) ->
     strips = {}
     for name, picture in _pictures(result).items():
         path = folder / "pictures" / f"world-{language}-{name}.png"
-        written.append(write_file(_png(picture), path))
+        written.append(write_file(png_bytes(picture), path))
         strips[name] = f"pictures/{path.name}"
     document = json.dumps(to_json(result, about), ensure_ascii=False, indent=1)
     path = folder / f"world-{language}.json"
     written.append(write_file(f"{document}\n".encode(), path))
     page = folder / "results.md"
-    text = replace_section(_read(page), f"world {language}", markdown(result, about, strips))
+    text = replace_section(read_page(page), f"world {language}", markdown(result, about, strips))
     written.append(write_file(text.encode(), page))
     return written
-
-
-def check_folder(folder: Path) -> None:
-    """Before hours of drawing: can the report be written there?
-
-    Raises:
-        BridgeError: the folder, or the nearest one above it that is there, cannot be written.
-    """
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (place.is_dir() and os.access(place, os.W_OK)):
-        raise BridgeError(f"cannot write to {folder}: choose another place with --out")
 
 
 def to_json(result: WorldResult, about: Mapping[str, str]) -> dict[str, Any]:
@@ -148,7 +133,7 @@ def markdown(result: WorldResult, about: Mapping[str, str], pictures: Mapping[st
 def _row(result: WorldResult, score: Score) -> str:
     return (
         f"| {_condition_name(result, score.condition)} | {score.group} | {score.top1.count} "
-        f"| {_percent(score.top1)} | {_percent(score.top5)} | {_percent(score.background)} |"
+        f"| {percent(score.top1)} | {percent(score.top5)} | {percent(score.background)} |"
     )
 
 
@@ -159,11 +144,6 @@ def _condition_name(result: WorldResult, condition: str) -> str:
         return CONDITIONS[condition]
     name = condition.removeprefix("control:")
     return f"control {name}: the same scenes, prompts in {result.controls[name]}, its own bridge"
-
-
-def _percent(rate: Rate) -> str:
-    low, high = rate.interval
-    return f"{100 * rate.share:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
 
 
 def _evaluator_lines(accuracy: Mapping[str, Any]) -> list[str]:
@@ -287,32 +267,3 @@ def _sheet(cells: Sequence[Mapping[str, Outcome]], columns: int = 5) -> Image.Im
         draw.text((x, y), name[:32].encode("ascii", "replace").decode(), fill=_INK, font=font)
         sheet.paste(strip, (x, y + _LABEL))
     return sheet
-
-
-def replace_section(page: str, name: str, section: str) -> str:
-    """The page with the section between its two marks replaced, or added at the end.
-
-    Raises:
-        BridgeError: one of the marks is missing.
-    """
-    begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
-    marked = f"{begin}\n{section.strip()}\n{end}"
-    if begin not in page and end not in page:
-        return f"{page.rstrip()}\n\n{marked}\n" if page.strip() else f"# Results\n\n{marked}\n"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if not pattern.search(page):
-        raise BridgeError(f"the page has only one of the marks {begin} and {end}; put both back")
-    return pattern.sub(lambda _: marked, page, count=1)
-
-
-def _read(page: Path) -> str:
-    try:
-        return page.read_text(encoding="utf-8") if page.is_file() else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise BridgeError(f"{page} is not readable as UTF-8 text: {error}") from error
-
-
-def _png(picture: Image.Image) -> bytes:
-    stream = BytesIO()
-    picture.save(stream, "PNG", optimize=True)
-    return stream.getvalue()

@@ -22,6 +22,11 @@ def evaluator_folder() -> Path:
     return _existing(_WEIGHTS / "evaluator")
 
 
+def style_evaluator_folder() -> Path:
+    """The independent model that tells in which style a picture is drawn."""
+    return _existing(_WEIGHTS / "style_evaluator")
+
+
 def shipped_languages() -> tuple[str, ...]:
     """Languages with a bridge in the package."""
     return tuple(sorted(path.name for path in (_WEIGHTS / "bridges").glob("*") if path.is_dir()))

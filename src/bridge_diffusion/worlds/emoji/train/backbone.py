@@ -1,6 +1,6 @@
 """The English world's UNet, and the Stable Diffusion folder it ends up in."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,45 +65,86 @@ class EncodedScenes:
         return cls(**load_file(path))
 
     @classmethod
+    def cached(cls, path: Path, make: Callable[[], "EncodedScenes"]) -> "EncodedScenes":
+        """What an earlier call made and saved there, or what is made now.
+
+        `path` has to name all that decides the scenes, so that stale ones are never read.
+        """
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make().save(path)
+        return cls.load(path)
+
+    def joined(self, other: "EncodedScenes") -> "EncodedScenes":
+        """These scenes, and then the others."""
+        return EncodedScenes(
+            latents=torch.cat([self.latents, other.latents]),
+            caption_of=torch.cat([self.caption_of, other.caption_of + len(self.states)]),
+            states=torch.cat([self.states, other.states]),
+        )
+
+    @classmethod
     @torch.no_grad()
     def encode(
         cls,
         data: PairDataset,
         vae: AutoencoderTiny,
-        text_encoder: CLIPTextModel,
-        tokenizer: CLIPTokenizer,
+        read: Callable[[Sequence[str]], Float[Tensor, "texts tokens width"]],
         batch_size: int = 128,
     ) -> "EncodedScenes":
         """Encode every pair on the device of the nets, each different caption once.
 
-        `data`: pictures of one size; of each pair the first caption is taken.
+        `data`: pictures of one size; of each pair the first caption is taken. `read`: texts => the
+        states that the UNet reads, such as those of `clip_reader`.
         """
         device = next(vae.parameters()).device
         vae.to(memory_format=torch.channels_last)
-        rows: dict[str, int] = {"": 0}
-        latents, caption_of = [], []
+        latents: list[Tensor] = []
+        captions: list[str] = []
         for first in range(0, len(data), batch_size):
             pairs = [data[i] for i in range(first, min(first + batch_size, len(data)))]
             x = pixel_batch([pair.image for pair in pairs])
             x = x.to(device, memory_format=torch.channels_last)
-            z = vae.encode(x).latents * vae.config.scaling_factor
-            latents.append(z.half().cpu())
-            caption_of += [rows.setdefault(pair.captions[0], len(rows)) for pair in pairs]
-        states = []
+            latents.append(vae.encode(x).latents * vae.config.scaling_factor)
+            captions += [pair.captions[0] for pair in pairs]
+        return cls.of(torch.cat(latents), captions, read, batch_size)
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls,
+        latents: Float[Tensor, "scenes 4 height width"],
+        captions: Sequence[str],
+        read: Callable[[Sequence[str]], Float[Tensor, "texts tokens width"]],
+        batch_size: int = 128,
+    ) -> "EncodedScenes":
+        """Latents of unit variance and the caption of each, every different one read once."""
+        rows: dict[str, int] = {"": 0}
+        caption_of = [rows.setdefault(caption, len(rows)) for caption in captions]
         texts = list(rows)
-        for first in range(0, len(texts), batch_size):
-            ids = tokenizer(
-                texts[first : first + batch_size],
-                padding="max_length",
-                truncation=True,
-                return_tensors="pt",
-            ).input_ids
-            states.append(text_encoder(ids.to(device))[0].half().cpu())
+        states = [
+            read(texts[first : first + batch_size]).half().cpu()
+            for first in range(0, len(texts), batch_size)
+        ]
         return cls(
-            latents=torch.cat(latents),
+            latents=latents.half().cpu(),
             caption_of=torch.tensor(caption_of),
             states=torch.cat(states),
         )
+
+
+def clip_reader(
+    text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> Callable[[Sequence[str]], Float[Tensor, "texts tokens width"]]:
+    """Texts => CLIP's last hidden states, as a stock pipeline reads a prompt."""
+
+    def read(texts: Sequence[str]) -> Float[Tensor, "texts tokens width"]:
+        tokens = tokenizer(
+            list(texts), padding="max_length", truncation=True, return_tensors="pt"
+        ).input_ids
+        return text_encoder(tokens.to(text_encoder.device))[0]
+
+    return read
 
 
 class BackboneTask:
@@ -116,6 +157,7 @@ class BackboneTask:
 
     caption_dropout = 0.1
     decoder_caption_dropout = 0.7
+    sample_steps = 20
 
     def __init__(
         self,
@@ -147,6 +189,7 @@ class BackboneTask:
         dropped = torch.from_numpy(random.random(self.batch_size))
         decoder_captions = torch.where(dropped < self.decoder_caption_dropout, 0, captions)
         return {
+            "scene": chosen,
             "latents": self.scenes.latents[chosen],
             "states": self.scenes.states[captions],
             "decoder_states": self.scenes.states[decoder_captions],
@@ -158,10 +201,19 @@ class BackboneTask:
         steps = self.scheduler.config.num_train_timesteps
         t = torch.randint(steps, (len(z),), generator=generator).to(z.device)
         noisy = self.scheduler.add_noise(z, noise, t)
-        with decoder_reading(self.unet, batch["decoder_states"].float()):
-            predicted = self.unet(noisy, t, batch["states"].float()).sample
+        predicted = self.predict(noisy, t, batch)
         target = self.scheduler.get_velocity(z, noise, t)
         return {"loss": (predicted.float() - target).pow(2).mean()}
+
+    def predict(
+        self,
+        noisy: Float[Tensor, "batch 4 height width"],
+        t: Int[Tensor, "batch"],
+        batch: Batch,
+    ) -> Float[Tensor, "batch 4 height width"]:
+        """The velocity that the network tells for noisy latents."""
+        with decoder_reading(self.unet, batch["decoder_states"].float()):
+            return self.unet(noisy, t, batch["states"].float()).sample
 
     def pipeline(self) -> StableDiffusionPipeline:
         return StableDiffusionPipeline(
@@ -179,7 +231,7 @@ class BackboneTask:
         generators = [torch.Generator().manual_seed(seed) for seed in range(len(self.prompts))]
         images = pipeline(
             list(self.prompts),
-            num_inference_steps=20,
+            num_inference_steps=self.sample_steps,
             guidance_scale=4.0,
             generator=generators,
         ).images

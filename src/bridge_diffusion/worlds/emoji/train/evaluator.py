@@ -25,6 +25,8 @@ _CALIBRATION_BATCHES = 40  # for the batch norms' statistics under the averaged 
 class EvaluatorTask:
     """Pictures against the texts of all concepts, softmax cross-entropy (CLIP's, all classes)."""
 
+    damage = Damage()
+
     def __init__(
         self,
         model: ImageTextEvaluator,
@@ -44,7 +46,7 @@ class EvaluatorTask:
 
     def batch(self, index: int) -> Batch:
         generator = stream_generator(self.seed, _TRAINING, index)
-        pixels, labels = self.renderings.batch(self.batch_size, generator, Damage())
+        pixels, labels = self.renderings.batch(self.batch_size, generator, self.damage)
         return {"pixels": pixels.to(memory_format=torch.channels_last), "labels": labels}
 
     def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -57,8 +59,11 @@ class EvaluatorTask:
 
     def export(self, folder: Path) -> None:
         self._calibrate()
-        accuracy = measure_evaluator(self.model, self.vendors)
-        self.model.save(folder, {**self.details, "accuracy": accuracy})
+        self.model.save(folder, {**self.details, "accuracy": self.measure()})
+
+    def measure(self) -> dict[str, Any]:
+        """What the evaluator gets right of renderings that it was not trained on."""
+        return measure_evaluator(self.model, self.vendors)
 
     def _calibrate(self) -> None:
         """Re-estimate the batch norms' statistics: the loop averages weights, not buffers."""
@@ -71,7 +76,7 @@ class EvaluatorTask:
         device = self.model.texts.device
         for index in range(_CALIBRATION_BATCHES):
             generator = stream_generator(self.seed, _CALIBRATION, index)
-            self.model(self.renderings.batch(self.batch_size, generator, Damage())[0].to(device))
+            self.model(self.renderings.batch(self.batch_size, generator, self.damage)[0].to(device))
         self.model.eval()
         for norm, momentum in kept:
             norm.momentum = momentum

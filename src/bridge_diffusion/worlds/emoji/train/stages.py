@@ -24,6 +24,7 @@ from bridge_diffusion.worlds.emoji.train.autoencoder import AutoencoderTask, new
 from bridge_diffusion.worlds.emoji.train.backbone import (
     BackboneTask,
     EncodedScenes,
+    clip_reader,
     continued_unet,
     new_unet,
 )
@@ -200,15 +201,16 @@ def _encoded_scenes(
 ) -> EncodedScenes:
     """What the UNet trains on, encoded by an earlier call or now."""
     recipe = build.recipe
-    # Named by all that decides it, so that a stale one is never read.
     identity = (module_hash(vae), vae.config.scaling_factor, module_hash(text_encoder))
     rest = (recipe.name, recipe.size, recipe.scenes, sorted(DEFAULT_KINDS.items()), build.seed)
     key = hashlib.sha256(repr((*identity, *rest)).encode()).hexdigest()[:16]
     file = build.root / f"unet-scenes-{key}.safetensors"
-    if not file.exists():
-        data = build.scenes(recipe.english(), recipe.scenes)
-        EncodedScenes.encode(data, vae, text_encoder, tokenizer).save(file)
-    return EncodedScenes.load(file)
+    return EncodedScenes.cached(
+        file,
+        lambda: EncodedScenes.encode(
+            build.scenes(recipe.english(), recipe.scenes), vae, clip_reader(text_encoder, tokenizer)
+        ),
+    )
 
 
 STAGES: dict[str, Callable[[WorldBuild], Task]] = {

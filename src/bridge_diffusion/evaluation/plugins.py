@@ -1,0 +1,79 @@
+"""Measure plug-ins on the bridge and on what it is compared with, one system after the other."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from bridge_diffusion.bridge import Bridge
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.evaluation.drawing import prepared
+from bridge_diffusion.evaluation.retention import Measurement
+from bridge_diffusion.evaluation.systems import (
+    AdapterSystem,
+    BridgeSystem,
+    EnglishSystem,
+    NativeSystem,
+    System,
+)
+from bridge_diffusion.worlds.emoji.baselines.adapter import AdaptedText
+from bridge_diffusion.worlds.emoji.baselines.making import BASELINES
+
+UNTRAINED = ("translation", "bridge")
+"""The systems that need no baseline: all others are divided by the first."""
+
+
+def systems_there(baselines: Path | None) -> list[str]:
+    """Those that need no baseline, and those that `bdm world baseline --out` has exported."""
+    exported = [name for name in BASELINES if baselines and (baselines / name / "export").is_dir()]
+    return [*UNTRAINED, *exported]
+
+
+def open_system(name: str, pipe: Any, bridge: Bridge, baselines: Path | None) -> System:
+    """A system by its name, on the English model's pipeline or on a baseline's own.
+
+    Raises:
+        BridgeError: there is no such system, or its baseline was not trained.
+    """
+    if name == "translation":
+        return EnglishSystem(pipe)
+    if name == "bridge":
+        return BridgeSystem(pipe, bridge)
+    if name not in BASELINES:
+        raise BridgeError(f"no system {name!r}; there are {', '.join((*UNTRAINED, *BASELINES))}")
+    if baselines is None or not (baselines / name / "export").is_dir():
+        raise BridgeError(
+            f"the baseline {name} is not in {baselines}; train it with: bdm world baseline {name}"
+        )
+    folder = baselines / name / "export"
+    if name == "adapter":
+        return AdapterSystem(pipe, AdaptedText.load(folder, pipe.device.type))
+    own = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    own.to(pipe.device)
+    return EnglishSystem(own, name) if name == "translated" else NativeSystem(own, name)
+
+
+def evaluate_plugins(
+    pipe: Any,
+    bridge: Bridge,
+    measurement: Measurement,
+    names: Sequence[str],
+    baselines: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Draw what has not been drawn of the named systems; gives all that was ever seen.
+
+    Args:
+        pipe: the English model, a stock pipeline without a bridge on it.
+        progress: called with the pictures of a system that are done, and their number in all.
+
+    Raises:
+        BridgeError: see `open_system` and `Measurement.run`.
+    """
+    document = measurement.document()
+    for system in [open_system(name, pipe, bridge, baselines) for name in names]:
+        with prepared(system.pipe, bridge):
+            document = measurement.run(system, progress)
+    return document

@@ -1,0 +1,229 @@
+"""What plug-ins keep under a native prompt, as JSON, as a section of a page, and as a picture."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from bridge_diffusion.evaluation.bootstrap import Estimate
+from bridge_diffusion.evaluation.effects import (
+    ENGLISH,
+    accuracy_of,
+    effect_of,
+    mean_retention,
+    retention_of,
+    summary,
+)
+from bridge_diffusion.evaluation.kept import read_strip
+from bridge_diffusion.evaluation.page import (
+    labelled_rows,
+    percent,
+    png_bytes,
+    read_page,
+    replace_section,
+)
+from bridge_diffusion.evaluation.plan import GROUPS
+from bridge_diffusion.evaluation.retention import SHOWN, all_series, strip_path
+from bridge_diffusion.evaluation.retrieval import Rate
+from bridge_diffusion.images.writing import write_file
+from bridge_diffusion.worlds.emoji.plugins.kinds import PLUGINS, Plugin
+
+MEASURES = {
+    "style": "probability of the style, by the style evaluator, over shared concepts; off: without "
+    "the plug-in",
+    "edges": "F1 of the picture's edges with those of the vendor's drawing of the scene, a pixel "
+    "of tolerance, over shared concepts; off: the same ControlNet with another scene's edges",
+    "thing": "share of pictures with the thing first among all concepts and the right background; "
+    "the English prompt is the trigger alone, the native one the background alone; off: without "
+    "the plug-in",
+}
+"""What an effect is, by what a plug-in is made for: see `evaluation.effects`."""
+
+SYSTEMS = {
+    "bridge": "the bridge",
+    "translation": "plain translation to the English model",
+    "translated": "the English model, fine-tuned on the bridge's pictures with translated captions",
+    "native": "the English model's UNet, fine-tuned on the native text encoder's states",
+    "scratch": "the same, from nothing",
+    "adapter": "an adapter from the native text encoder to the English model's UNet",
+}
+"""The rows of the table, in their order."""
+
+_SIDE = 48  # pixels of a picture on the sheet
+
+
+def measure_of(plugin: Plugin) -> str:
+    """A key of `MEASURES`."""
+    if plugin.thing is not None:
+        return "thing"
+    return "edges" if plugin.kind == "controlnet" else "style"
+
+
+def write_retention(
+    document: Mapping[str, Any], strips: Path, folder: Path, about: Mapping[str, str]
+) -> list[Path]:
+    """Write `plugins-LANGUAGE.json`, a section of `results.md`, `pictures/plugins-LANGUAGE.png`.
+
+    Args:
+        strips: the folder that the measurement kept its pictures in.
+        about: what was measured, such as {"bridge": ...}: shown as it is.
+
+    Raises:
+        BridgeError: the folder cannot be written, or the disk is full.
+    """
+    language = document["options"]["language"]
+    sheet = _sheet(document, strips)
+    picture = folder / "pictures" / f"plugins-{language}.png"
+    values = {
+        "format_version": 1,
+        "about": dict(about),
+        "options": document["options"],
+        "style_evaluator": document["style_evaluator"],
+        "pictures": {
+            system: sum(len(seen["rank"]) for seen in found.values())
+            for system, found in document["systems"].items()
+        },
+        "systems": summary(document),
+    }
+    text = json.dumps(values, ensure_ascii=False, indent=1)
+    page = folder / "results.md"
+    section = markdown(document, about, f"pictures/{picture.name}" if sheet else None)
+    replaced = replace_section(read_page(page), f"plugins {language}", section)
+    written = [write_file(f"{text}\n".encode(), folder / f"plugins-{language}.json")]
+    if sheet is not None:
+        written.append(write_file(png_bytes(sheet.quantize(256)), picture))
+    return [*written, write_file(replaced.encode(), page)]
+
+
+def markdown(document: Mapping[str, Any], about: Mapping[str, str], picture: str | None) -> str:
+    """The section of one language; `picture`: path of the sheet, relative to the page."""
+    options = document["options"]
+    lines = [
+        f"## English plug-ins under a native prompt: {options['language']}",
+        "",
+        *(f"- {name}: {value}" for name, value in about.items()),
+        f"- drawn: {options['images']} of each concept, {options['things']} of each thing, "
+        f"{options['steps']} steps, guidance {options['guidance']:g}, seed {options['seed']}; all "
+        "scenes are absent from every training set",
+        "- effect: what a plug-in is made for, with it on minus with it off, from the same noise",
+        "- retention: its effect under the native prompt by that of the same prompt in English on "
+        "the English model alone. In brackets 95 % intervals: of effects and retention by a "
+        "bootstrap over prompts, of accuracies Wilson's",
+        *(f"- {kind}: {text}" for kind, text in MEASURES.items()),
+        "- a checkpoint is added to another model as W + (W_checkpoint - W_backbone)",
+        "",
+        *_plugin_table(document, "bridge"),
+        *_system_table(document),
+        *_style_evaluator_lines(document["style_evaluator"]),
+    ]
+    if picture is not None:
+        lines += [
+            f"Native concepts in the left {SHOWN} columns, shared ones in the right; of a thing, "
+            f"all {2 * SHOWN} are backgrounds and noise:",
+            "",
+            f"![plug-ins on and off]({picture})",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _plugin_table(document: Mapping[str, Any], system: str) -> list[str]:
+    """One row a plug-in, of one system beside the English model."""
+    if system not in document["systems"]:
+        return []
+    lines = [
+        f"### {SYSTEMS[system][0].upper()}{SYSTEMS[system][1:]}",
+        "",
+        "| plug-in | measured by | effect, native prompt | effect, English | retention "
+        "| native top-1, on | native top-1, off | shared top-1, on | shared top-1, off |",
+        "| --- | --- |" + " ---: |" * 7,
+    ]
+    off = [_rate(accuracy_of(document, system, group)) for group in GROUPS]
+    for plugin in PLUGINS:
+        on = [_rate(accuracy_of(document, system, group, plugin)) for group in GROUPS]
+        cells = (
+            plugin.says,
+            measure_of(plugin),
+            _estimate(effect_of(document, system, plugin)),
+            _estimate(effect_of(document, ENGLISH, plugin)),
+            _estimate(retention_of(document, system, plugin)),
+            *(on[0], off[0], on[1], off[1]),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _system_table(document: Mapping[str, Any]) -> list[str]:
+    """One row a system. Product: native top-1 times mean retention."""
+    names = " | ".join(plugin.name for plugin in PLUGINS)
+    lines = [
+        "### Other ways to a native prompt",
+        "",
+        "Retention of each plug-in, and the product of native top-1 and mean retention: to draw "
+        "what the English model never saw, and to keep what was made for it.",
+        "",
+        f"| way | native top-1 | shared top-1 | {names} | mean retention | product |",
+        "| --- |" + " ---: |" * (len(PLUGINS) + 4),
+    ]
+    for system, says in SYSTEMS.items():
+        if system not in document["systems"]:
+            continue
+        accuracy = {group: accuracy_of(document, system, group) for group in GROUPS}
+        mean, native = mean_retention(document, system), accuracy["native"]
+        product = None if mean is None or native is None else mean * native.share
+        cells = (
+            says,
+            *(_rate(accuracy[group]) for group in GROUPS),
+            *(_estimate(retention_of(document, system, plugin)) for plugin in PLUGINS),
+            _number(mean),
+            _number(product, 3),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def _style_evaluator_lines(accuracy: Mapping[str, Any]) -> list[str]:
+    """What the style evaluator itself gets right; empty if it was saved without."""
+    lines = []
+    for drawings, styles in accuracy.items():
+        for style, rows in styles.items():
+            cells = (f"{100 * row['share']:.1f} %" for row in rows.values())
+            lines.append(f"| {drawings} | {style} | " + " | ".join(cells) + " |")
+    if not lines:
+        return []
+    kinds = next(iter(next(iter(accuracy.values())).values()))
+    return [
+        "The style evaluator itself, on held-out renderings of drawings that it was trained on and "
+        "of drawings that it never saw (right of three):",
+        "",
+        "| drawings | style | " + " | ".join(kind.replace("_", " ") for kind in kinds) + " |",
+        "| --- | --- |" + " ---: |" * len(kinds),
+        *lines,
+        "",
+    ]
+
+
+def _sheet(document: Mapping[str, Any], strips: Path) -> Image.Image | None:
+    """The kept pictures of the English model and of the bridge, series by series."""
+    rows = {}
+    for series in all_series():
+        for system in (ENGLISH, "bridge"):
+            path = strip_path(strips, document["options"]["language"], system, series.name)
+            if pictures := read_strip(path):
+                rows[f"{series.name}: {system}"] = pictures
+    return labelled_rows(rows, _SIDE) if rows else None
+
+
+def _rate(rate: Rate | None) -> str:
+    return "" if rate is None else percent(rate)
+
+
+def _estimate(estimate: Estimate | None) -> str:
+    return "" if estimate is None else str(estimate)
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.{digits}f}"

@@ -1,0 +1,1 @@
+"""The English community's plug-ins of the emoji world, made with stock tools."""

@@ -1,0 +1,40 @@
+"""Styles made of the shipped pictures."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.worlds.emoji.styles import INK, STYLES, printed, style_sprites
+
+
+def test_a_print_has_one_ink_on_paper_in_the_drawing_s_own_shape() -> None:
+    for code in ("1F436", "1F34E", "1F697"):
+        drawing, ink = (style_sprites(style).pictures.get(code) for style in ("noto", "ink"))
+        if drawing is None:
+            continue
+        before, after = np.asarray(drawing), np.asarray(ink)
+        assert (before[..., 3] == after[..., 3]).all()
+        # Every colour lies on the line from paper to ink.
+        part = (255 - after[..., :3]) / (255 - np.asarray(INK))
+        assert np.ptp(part, axis=2).max() < 0.03
+
+
+def test_outlines_and_dark_parts_take_ink() -> None:
+    picture = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((4, 4, 27, 27), fill=(255, 240, 120, 255))
+    draw.rectangle((12, 12, 19, 19), fill=(0, 0, 0, 255))
+    print_ = np.asarray(printed(picture)).astype(int)
+    assert abs(print_[16, 16, :3] - INK).max() <= 1  # dark
+    assert print_[8, 8, :3].min() > 240  # light, away from edges
+    assert abs(print_[4, 16, :3] - INK).max() <= 1  # outline
+
+
+def test_all_styles_draw_the_same_concepts() -> None:
+    codes = [set(style_sprites(style).pictures) for style in STYLES]
+    assert codes[0] == codes[1] == codes[2]
+    assert len(codes[0]) == 278
+    assert [style_sprites(style).vendor for style in STYLES] == list(STYLES)
+    with pytest.raises(BridgeError, match="noto, twemoji, ink"):
+        style_sprites("oil")
