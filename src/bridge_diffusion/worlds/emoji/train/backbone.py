@@ -107,6 +107,7 @@ class EncodedScenes:
             x = x.to(device, memory_format=torch.channels_last)
             latents.append(vae.encode(x).latents * vae.config.scaling_factor)
             captions += [pair.captions[0] for pair in pairs]
+        vae.to(memory_format=torch.contiguous_format)  # else it could not be saved
         return cls.of(torch.cat(latents), captions, read, batch_size)
 
     @classmethod
