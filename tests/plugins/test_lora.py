@@ -421,6 +421,15 @@ def test_the_same_name_twice(kohya_file: Path, new_pipe: Callable[[], Pipe]) -> 
         load_lora(pipe, kohya_file)
 
 
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_what_diffusers_leaves_out_does_not_pass_unseen(
+    kohya_file: Path, pipe: Pipe, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """A loader that does nothing stands for a fault of the library."""
+    monkeypatch.setattr(pipe, f"load_lora_into_{part}", lambda *args, **kwargs: None)
+    assert f"the LoRA's key {part}." in refusal(pipe, kohya_file)
+
+
 def test_senseless_settings(
     pipe: Pipe, taught: tuple, new_pipe: Callable[[], Pipe], tmp_path: Path
 ) -> None:

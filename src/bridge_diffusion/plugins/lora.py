@@ -102,8 +102,7 @@ def load_lora(pipe: Any, path: Path, name: str | None = None) -> LoraReport:
             _load(pipe, state, adapter)
         _verify(networks, state, adapter)
     except Exception as error:  # peft refuses odd layers in many ways
-        if any(adapter in names for names in pipe.get_list_adapters().values()):
-            pipe.delete_adapters(adapter)
+        _forget(pipe, adapter)
         reason = " ".join(str(error).split())[:300]
         raise BridgeError(f"{_FLAG} {path} cannot be loaded ({reason})") from error
     if report.unmatched:
@@ -274,6 +273,14 @@ def _load(pipe: Any, state: Mapping[str, Tensor], adapter: str) -> None:
             pipe.load_lora_into_text_encoder(
                 own, text_encoder=network, prefix=part, _pipeline=pipe, **settings
             )
+
+
+def _forget(pipe: Any, adapter: str) -> None:
+    """Take out what was loaded of a LoRA; without any other, the networks are as they were."""
+    if any(adapter in names for names in pipe.get_list_adapters().values()):
+        pipe.delete_adapters(adapter)
+    if not any(pipe.get_list_adapters().values()):
+        pipe.unload_lora_weights()
 
 
 def _old_name(key: str) -> str:
