@@ -153,19 +153,18 @@ def plugins(
     Of each plug-in: its effect under the native prompt, by that of the same prompt in English on
     the English model alone; and how well native prompts are drawn while it is on.
     """
-    import copy
-
     from bridge_diffusion.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from bridge_diffusion.evaluation.evaluator import load_evaluator, load_style_evaluator
     from bridge_diffusion.evaluation.page import check_folder
     from bridge_diffusion.evaluation.plan import WorldOptions
-    from bridge_diffusion.evaluation.plugins import evaluate_plugins, systems_there
-    from bridge_diffusion.evaluation.retention import Amount, Judges, Measurement
+    from bridge_diffusion.evaluation.plugins import (
+        evaluate_plugins,
+        shipped_measurement,
+        systems_there,
+    )
+    from bridge_diffusion.evaluation.retention import Amount
     from bridge_diffusion.evaluation.retention_report import write_retention
-    from bridge_diffusion.worlds.emoji.concepts import small_world
-    from bridge_diffusion.worlds.emoji.sprites import Sprites
 
     options = WorldOptions(
         language=language,
@@ -177,17 +176,12 @@ def plugins(
     )
     check_folder(out)
     opened, own = _opened(model, bridge or language, device)
-    measurement = Measurement(
-        concepts=small_world(language),
-        options=options,
-        amount=Amount(concepts=concepts, things=things),
-        judges=Judges(
-            concepts=load_evaluator(),
-            styles=load_style_evaluator(styles),
-            drawings=Sprites.shipped("noto"),
-        ),
+    measurement = shipped_measurement(
+        opened.pipe,
+        options,
+        Amount(concepts=concepts, things=things),
         plugins=plugins,
-        backbone=copy.deepcopy(opened.pipe.unet),
+        styles=styles,
         folder=work,
     )
     own.detach()

@@ -1,5 +1,6 @@
 """Measure plug-ins on the bridge and on what it is compared with, one system after the other."""
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from diffusers import StableDiffusionPipeline
 from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.evaluation.drawing import prepared
-from bridge_diffusion.evaluation.retention import Measurement
+from bridge_diffusion.evaluation.evaluator import load_evaluator, load_style_evaluator
+from bridge_diffusion.evaluation.plan import WorldOptions
+from bridge_diffusion.evaluation.retention import Amount, Judges, Measurement
 from bridge_diffusion.evaluation.systems import (
     AdapterSystem,
     BridgeSystem,
@@ -20,6 +23,8 @@ from bridge_diffusion.evaluation.systems import (
 )
 from bridge_diffusion.worlds.emoji.baselines.adapter import AdaptedText
 from bridge_diffusion.worlds.emoji.baselines.making import BASELINES
+from bridge_diffusion.worlds.emoji.concepts import small_world
+from bridge_diffusion.worlds.emoji.sprites import Sprites
 
 UNTRAINED = ("translation", "bridge")
 """The systems that need no baseline: all others are divided by the first."""
@@ -53,6 +58,40 @@ def open_system(name: str, pipe: Any, bridge: Bridge, baselines: Path | None) ->
     own = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     own.to(pipe.device)
     return EnglishSystem(own, name) if name == "translated" else NativeSystem(own, name)
+
+
+def shipped_measurement(
+    pipe: Any,
+    options: WorldOptions,
+    amount: Amount,
+    *,
+    plugins: Path,
+    styles: Path | None,
+    folder: Path,
+) -> Measurement:
+    """The measurement of a language's small world, with the shipped evaluators and drawings.
+
+    Args:
+        pipe: the English model that the plug-ins were made from.
+        styles: another style evaluator than the shipped one.
+        folder: where all that is seen is kept.
+
+    Raises:
+        BridgeError: an evaluator is missing or not readable.
+    """
+    return Measurement(
+        concepts=small_world(options.language),
+        options=options,
+        amount=amount,
+        judges=Judges(
+            concepts=load_evaluator(),
+            styles=load_style_evaluator(styles),
+            drawings=Sprites.shipped("noto"),
+        ),
+        plugins=plugins,
+        backbone=copy.deepcopy(pipe.unet),
+        folder=folder,
+    )
 
 
 def evaluate_plugins(
