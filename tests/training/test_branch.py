@@ -160,14 +160,14 @@ def test_timesteps_are_drawn_towards_the_noise(new_task: NewTask, new_bridge: Ne
         seen: list[torch.Tensor] = []
         task.bridge.branch.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
         batch = task.batch(0)
-        for index in range(100):
+        for index in range(25):
             task.loss(batch, stream_generator(0, index))
         return torch.cat(seen).float() / 1000
 
     logits = timesteps(0.5).logit(eps=1e-3)
-    assert logits.mean().item() == pytest.approx(0.5, abs=0.15)
-    assert logits.std().item() == pytest.approx(1.0, abs=0.15)
-    assert timesteps(None).mean().item() == pytest.approx(0.5, abs=0.05)
+    assert logits.mean().item() == pytest.approx(0.5, abs=0.2)
+    assert logits.std().item() == pytest.approx(1.0, abs=0.2)
+    assert timesteps(None).mean().item() == pytest.approx(0.5, abs=0.06)
 
 
 def test_velocity_and_min_snr_follow_their_formulas(
