@@ -74,11 +74,16 @@ def test_a_bridge_is_trained_further(request_for: TrainRequest, tmp_path: Path) 
         out=tmp_path / "runs" / "further",
         images=8,
         language="",
+        licence="",
     )
     second = train_branch(further)
     before = Bridge.from_pretrained(first.result.export)
     after = Bridge.from_pretrained(second.result.export)
     assert after.config.languages == before.config.languages
+    assert after.config.licence == before.config.licence == "CC0-1.0"
+    seen = before.config.training_data
+    assert seen == "7 captioned pictures of pairs"
+    assert after.config.training_data == f"{seen}; then {seen}"
     zero = "controlnet_mid_block.weight"
     assert before.branch.state_dict()[zero].abs().max() > 0
     change = after.branch.state_dict()[zero] - before.branch.state_dict()[zero]

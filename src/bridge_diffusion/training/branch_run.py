@@ -127,19 +127,19 @@ def _load_backbone(name: str | None) -> StableDiffusionPipeline:
 
 def _starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs: int) -> Bridge:
     """A bridge that adds nothing yet, or the one to train further; with its new model card."""
+    seen = f"{pairs} captioned pictures of {Path(request.data).name}"
     card: dict[str, Any] = {
         "languages": tuple(tag.strip() for tag in request.language.split(",") if tag.strip()),
         "licence": request.licence,
-        "training_data": request.training_data
-        or f"{pairs} captioned pictures of {Path(request.data).name}",
+        "training_data": request.training_data,
     }
+    card = {name: value for name, value in card.items() if value}
     if request.bridge is not None:
         source = locate_bridge(request.bridge)
         if source is None:
             raise BridgeError(f"--bridge {request.bridge} is no bridge to start from; give one")
         bridge = load_bridge(source, None, torch.float32)
-        if not request.language:
-            card["languages"] = bridge.config.languages
+        card.setdefault("training_data", f"{bridge.config.training_data}; then {seen}")
         return Bridge(
             bridge.branch, bridge.text_encoder, dataclasses.replace(bridge.config, **card)
         )
@@ -152,7 +152,7 @@ def _starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs
         text_encoding=text.encoding,
         native_width=text.width,
         prediction_type=pipe.scheduler.config.prediction_type,
-        **card,
+        **({"training_data": seen} | card),
     )
     return Bridge(branch, text, config)
 

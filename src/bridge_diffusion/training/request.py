@@ -55,10 +55,11 @@ class TrainRequest:
     """Minutes after which to save, export and end; the same command goes on."""
     language: str = ""
     """Languages of the captions for the model card, BCP 47, separated by commas."""
-    licence: str = "unknown"
-    """Licence of the weights for the model card."""
+    licence: str = ""
+    """Licence of the weights for the model card; that of --bridge, or unknown, if none is given."""
     training_data: str = ""
-    """What the data is, for the model card; its name and size if nothing is given."""
+    """What the data is, for the model card; its name and size if nothing is given, after what
+    --bridge says of its own."""
 
     def __post_init__(self) -> None:
         if self.recipe not in RECIPES:
