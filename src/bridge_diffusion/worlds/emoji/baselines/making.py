@@ -26,6 +26,7 @@ from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.text import NativeTextEncoder
+from bridge_diffusion.text.side_by_side import models_of
 from bridge_diffusion.training.examples import encode_backbone_texts
 from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import Batch, TrainResult, train
@@ -196,9 +197,9 @@ def with_text_encoder(
     The encoder gets the pooler that its class asks for, though nothing reads it: so the folder that
     the pipeline is saved in lacks no weights.
     """
-    config = encoder.model.config
-    model = type(encoder.model)(config).float().eval()
-    missing, unexpected = model.load_state_dict(encoder.model.state_dict(), strict=False)
+    (native,) = models_of(encoder.model)
+    model: Any = type(native)(native.config)
+    missing, unexpected = model.float().eval().load_state_dict(native.state_dict(), strict=False)
     assert not unexpected
     assert all(name.startswith("pooler.") for name in missing)
     nn.init.zeros_(model.pooler.dense.weight)
