@@ -240,6 +240,13 @@ class StockFault:
     """A part of what it raises."""
 
 
+# Kinds of LoRA whose forward PyTorch cannot trace whole, and what it says of them.
+_NOT_ONE_GRAPH = {
+    "DoRA, PEFT": "does not know how to trace method `startswith`",
+    "LoHa, PEFT": "Data-dependent branching",
+}
+
+
 def stock_fault(cell: Cell) -> StockFault | None:
     """What is known of the cell before it is tried."""
     if cell.plugin.refused_by_stock is not None:
@@ -249,6 +256,11 @@ def stock_fault(cell: Cell) -> StockFault | None:
         return StockFault(
             reason="diffusers does not find the guidance embedding in a single file",
             message="Cannot copy out of meta tensor",
+        )
+    if cell.way.name == "torch.compile" and cell.plugin.name in _NOT_ONE_GRAPH:
+        return StockFault(
+            reason="peft's layers of this kind cannot be compiled as one graph",
+            message=_NOT_ONE_GRAPH[cell.plugin.name],
         )
     if cell.way.name == "sequential offload" and device().type == "cpu":
         return StockFault(
