@@ -102,12 +102,13 @@ class LiveExamples:
         prompts = [literal_prompt(text, self._text.encoding) for text in batch["captions"]]
         with torch.autocast(self._text.device.type, enabled=False):
             native = self._text.encode(prompts)
-            english = encode_backbone_texts(self._pipe, batch["english"])
+            said = any(batch["english"])
+            english = encode_backbone_texts(self._pipe, batch["english"]) if said else None
         return Encoded(
             latents=encode_pixels(self._pipe.vae, batch["pixels"]),
             states=native.hidden.float(),
             mask=native.mask,
-            english=english if any(batch["english"]) else None,
+            english=english,
         )
 
 
