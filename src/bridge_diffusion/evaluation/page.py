@@ -1,15 +1,18 @@
 """A page of results made of sections, each replaced alone, and what stands in them."""
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.evaluation.retrieval import Rate
+from bridge_diffusion.images.writing import write_file
 
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _GAP, _LABEL = 2, 13
@@ -48,6 +51,38 @@ def read_page(page: Path) -> str:
         return page.read_text(encoding="utf-8") if page.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise BridgeError(f"{page} is not readable as UTF-8 text: {error}") from error
+
+
+def write_results(
+    folder: Path,
+    name: str,
+    language: str,
+    values: Mapping[str, Any],
+    section: str,
+    sheet: Image.Image | None,
+) -> list[Path]:
+    """Write `NAME-LANGUAGE.json`, `pictures/NAME-LANGUAGE.png` and the section of `results.md`.
+
+    Args:
+        name: what was measured, in words joined by "-": "two-languages".
+        sheet: its picture, saved with a palette; None leaves it out.
+
+    Raises:
+        BridgeError: the folder cannot be written, or the disk is full.
+    """
+    text = json.dumps(values, ensure_ascii=False, indent=1)
+    page = folder / "results.md"
+    replaced = replace_section(read_page(page), f"{name.replace('-', ' ')} {language}", section)
+    written = [write_file(f"{text}\n".encode(), folder / f"{name}-{language}.json")]
+    if sheet is not None:
+        data = png_bytes(sheet.quantize(256))
+        written.append(write_file(data, folder / sheet_path(name, language)))
+    return [*written, write_file(replaced.encode(), page)]
+
+
+def sheet_path(name: str, language: str) -> str:
+    """Where the picture of a measurement lies, relative to the page."""
+    return f"pictures/{name}-{language}.png"
 
 
 def percent(rate: Rate) -> str:

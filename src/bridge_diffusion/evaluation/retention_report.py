@@ -1,6 +1,5 @@
 """What plug-ins keep under a native prompt, as JSON, as a section of a page, and as a picture."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,14 +20,12 @@ from bridge_diffusion.evaluation.kept import read_strip
 from bridge_diffusion.evaluation.page import (
     labelled_rows,
     percent,
-    png_bytes,
-    read_page,
-    replace_section,
+    sheet_path,
+    write_results,
 )
 from bridge_diffusion.evaluation.plan import GROUPS
 from bridge_diffusion.evaluation.retention import SHOWN, all_series, strip_path
 from bridge_diffusion.evaluation.retrieval import Rate
-from bridge_diffusion.images.writing import write_file
 from bridge_diffusion.worlds.emoji.plugins.kinds import PLUGINS, Plugin
 
 MEASURES = {
@@ -76,7 +73,6 @@ def write_retention(
     """
     language = document["options"]["language"]
     sheet = _sheet(document, strips)
-    picture = folder / "pictures" / f"plugins-{language}.png"
     values = {
         "format_version": 1,
         "about": dict(about),
@@ -88,14 +84,8 @@ def write_retention(
         },
         "systems": summary(document),
     }
-    text = json.dumps(values, ensure_ascii=False, indent=1)
-    page = folder / "results.md"
-    section = markdown(document, about, f"pictures/{picture.name}" if sheet else None)
-    replaced = replace_section(read_page(page), f"plugins {language}", section)
-    written = [write_file(f"{text}\n".encode(), folder / f"plugins-{language}.json")]
-    if sheet is not None:
-        written.append(write_file(png_bytes(sheet.quantize(256)), picture))
-    return [*written, write_file(replaced.encode(), page)]
+    section = markdown(document, about, sheet_path("plugins", language) if sheet else None)
+    return write_results(folder, "plugins", language, values, section, sheet)
 
 
 def markdown(document: Mapping[str, Any], about: Mapping[str, str], picture: str | None) -> str:

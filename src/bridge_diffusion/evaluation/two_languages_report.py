@@ -1,6 +1,5 @@
 """Two languages in one image, as numbers, as a section of a page, and as a picture."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from bridge_diffusion.evaluation.kept import read_strip
 from bridge_diffusion.evaluation.page import (
     labelled_rows,
     percent,
-    png_bytes,
-    read_page,
-    replace_section,
+    sheet_path,
+    write_results,
 )
 from bridge_diffusion.evaluation.plan import GROUPS
 from bridge_diffusion.evaluation.retrieval import Rate
@@ -29,7 +27,6 @@ from bridge_diffusion.evaluation.two_languages import (
     part_strip,
     scale_name,
 )
-from bridge_diffusion.images.writing import write_file
 
 ALL = "all"
 """The row of all kinds, or groups, together."""
@@ -101,7 +98,6 @@ def write_two_languages(
     """
     language = document["options"]["language"]
     sheet = _sheet(document, strips)
-    picture = folder / "pictures" / f"two-languages-{language}.png"
     values = {
         "format_version": 1,
         "about": dict(about),
@@ -109,14 +105,8 @@ def write_two_languages(
         "pairs": len(document["kinds"]),
         "rows": {name: _row_json(document, chosen) for name, chosen in _rows(document).items()},
     }
-    text = json.dumps(values, ensure_ascii=False, indent=1)
-    page = folder / "results.md"
-    section = markdown(document, about, f"pictures/{picture.name}" if sheet else None)
-    replaced = replace_section(read_page(page), f"two languages {language}", section)
-    written = [write_file(f"{text}\n".encode(), folder / f"two-languages-{language}.json")]
-    if sheet is not None:
-        written.append(write_file(png_bytes(sheet.quantize(256)), picture))
-    return [*written, write_file(replaced.encode(), page)]
+    section = markdown(document, about, sheet_path("two-languages", language) if sheet else None)
+    return write_results(folder, "two-languages", language, values, section, sheet)
 
 
 def markdown(document: Seen, about: Mapping[str, str], picture: str | None) -> str:
