@@ -42,7 +42,7 @@ def write_report(result: WorldResult, folder: Path, about: Mapping[str, str]) ->
     strips = {}
     for name, picture in _pictures(result).items():
         path = folder / "pictures" / f"world-{language}-{name}.png"
-        written.append(write_file(png_bytes(picture), path))
+        written.append(write_file(png_bytes(picture.quantize(256)), path))
         strips[name] = f"pictures/{path.name}"
     document = json.dumps(to_json(result, about), ensure_ascii=False, indent=1)
     path = folder / f"world-{language}.json"
