@@ -15,7 +15,7 @@ cd "$(dirname "$0")/.."
 recipe=${RECIPE:-cpu} images=${IMAGES:-120000} limit=${LIMIT:-20000} texts=${TEXTS:-250000}
 root=${ROOT:-runs/controls-$recipe} out=${OUT:-$root/results} device=${DEVICE:-cpu}
 bdm=("${PYTHON:-python3}" -m bridge_diffusion.cli)
-chinese=src/bridge_diffusion/worlds/emoji/weights/bridges/zh/text_encoder
+chinese=emoji:zh
 
 branch() { # branch NAME DATA LANGUAGE TEXT_ENCODER
   "${bdm[@]}" train --data "$2" --language "$3" --text-encoder "$4" --out "$root/$1" \

@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from bridge_diffusion.text import NativeTextEncoder
+from bridge_diffusion.training.text_towers import ImageTower
 
 WORDS = {"红色": "red", "绿色": "green", "蓝色": "blue", "黄色": "yellow"}
 SMALL = ("--width", 16, "--layers", 1, "--window", 8, "--images", 16, "--batch-size", 4)
@@ -65,6 +66,33 @@ def test_a_new_encoder_from_pictures(
     assert (out / "export" / "image_tower").is_dir() == ("--train-image-tower" in live)
     again = bdm(*arguments, "--batch-size", 3, "--hold-out", 0.25, *live)
     assert again.code == 0, again.err
+
+
+def test_a_new_image_tower_is_trained_beside_the_encoder(
+    bdm: Callable, pairs: Path, tmp_path: Path
+) -> None:
+    given = ("train-text", "--data", pairs, "--image-tower", "new", *SMALL, "--batch-size", 3)
+    once = bdm(*given, "--out", tmp_path / "once", "--images", 12)
+    assert once.code == 0, once.err
+    start = bdm(*given, "--out", tmp_path / "start", "--images", 12, "--lr", 1e-30)
+    assert start.code == 0, start.err
+    trained, untrained = (
+        ImageTower.from_folder(tmp_path / name / "export" / "image_tower")
+        for name in ("once", "start")
+    )
+    assert (trained.size, trained.features) == (64, 256)
+    moved = [
+        not torch.equal(a, b)
+        for a, b in zip(trained.parameters(), untrained.parameters(), strict=True)
+    ]
+    assert sum(moved) > len(moved) // 2
+    # The tower of one run is the frozen tower of the next.
+    tower = tmp_path / "once" / "export" / "image_tower"
+    further = bdm(
+        *("train-text", "--data", pairs, "--image-tower", tower, *SMALL, "--batch-size", 3),
+        *("--start", tmp_path / "once" / "export", "--out", tmp_path / "further"),
+    )
+    assert further.code == 0, further.err
 
 
 def test_an_encoder_from_translations_and_further_from_its_export(

@@ -67,6 +67,25 @@ def locate_bridge(name: str | None) -> Identity | str | None:
     return identity
 
 
+def locate_text_encoder(name: str) -> str:
+    """A text encoder's folder or hub name; `emoji:LANGUAGE` names those that are shipped.
+
+    Raises:
+        BridgeError: The emoji world ships none for the language.
+    """
+    world, _, language = name.partition(":")
+    if world != "emoji":
+        return name
+    if language == "en":
+        return str(backbone_folder() / "text_encoder")
+    if language not in shipped_languages():
+        raise BridgeError(
+            f"the emoji world ships no text encoder {name}; it has "
+            f"{', '.join(f'emoji:{shipped}' for shipped in ('en', *shipped_languages()))}"
+        )
+    return str(bridge_folder(language) / "text_encoder")
+
+
 def is_hub_name(name: str) -> bool:
     """Whether a name that is no path here can be one on the hub.
 

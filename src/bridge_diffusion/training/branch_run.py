@@ -12,7 +12,7 @@ from bridge_diffusion.data.pairs import PairDataset, UnreadablePicture, fingerpr
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import choose_device, load_bridge, load_pipeline
-from bridge_diffusion.generation.sources import locate_bridge, locate_model
+from bridge_diffusion.generation.sources import locate_bridge, locate_model, locate_text_encoder
 from bridge_diffusion.models.branch import BridgeBranch
 from bridge_diffusion.models.config import family_of
 from bridge_diffusion.text import NativeTextEncoder
@@ -144,7 +144,8 @@ def _starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs
             bridge.branch, bridge.text_encoder, dataclasses.replace(bridge.config, **card)
         )
     assert request.text_encoder is not None
-    text = NativeTextEncoder.from_pretrained(request.text_encoder, dtype=torch.float32)
+    source = locate_text_encoder(request.text_encoder)
+    text = NativeTextEncoder.from_pretrained(source, dtype=torch.float32)
     generator = torch.Generator().manual_seed(request.seed)
     branch = BridgeBranch.from_backbone(pipe.unet, text.width, generator=generator)
     config = BridgeConfig(

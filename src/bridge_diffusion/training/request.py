@@ -23,7 +23,8 @@ class TrainRequest:
     """Backbone: a Stable Diffusion 1.5 folder, single file or hub name; the embedded world's if
     none is given."""
     text_encoder: str | None = None
-    """Native text encoder: a Hugging Face folder or hub name, such as a Chinese-CLIP."""
+    """Native text encoder: a Hugging Face folder or hub name, such as a Chinese-CLIP, or emoji:zh
+    for the embedded world's."""
     bridge: str | None = None
     """Start from the branch and the text encoder of this bridge instead of from the backbone."""
     recipe: str = "cpu"

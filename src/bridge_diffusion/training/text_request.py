@@ -7,6 +7,9 @@ from typing import Literal
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.config import seconds_in
 
+NEW_TOWER = "new"
+"""In place of a folder: an image tower without weights, to be trained."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextTrainRequest:
@@ -16,15 +19,17 @@ class TextTrainRequest:
     """Folder of the run; the same command continues it. The text encoder is in OUT/export."""
     data: str | None = None
     """Learn from pictures: a folder of them with .txt captions beside them, or emoji:zh."""
-    image_tower: Path | None = None
-    """CLIP or Chinese-CLIP folder whose image tower the captions of --data are matched with."""
+    image_tower: str | None = None
+    """CLIP or Chinese-CLIP folder whose image tower the captions of --data are matched with; or
+    new, for a small one that is trained beside the text encoder: enough for drawings, no match for
+    a CLIP on photographs."""
     train_image_tower: bool = False
-    """Train the image tower too, instead of leaving it as it is."""
+    """Train the image tower too, instead of leaving it as it is; a new one always is."""
     parallel: Path | None = None
     """Learn from translations: a text file, each line English, a tab, and the native text."""
-    teacher: Path | None = None
-    """Folder of the text encoder that reads the English of --parallel: CLIP, Stable Diffusion's,
-    or a BERT-like one."""
+    teacher: str | None = None
+    """The text encoder that reads the English of --parallel, a folder or hub name: CLIP, Stable
+    Diffusion's, or a BERT-like one; emoji:en and emoji:zh are the embedded world's own."""
     start: str | None = None
     """Text encoder to start from: a Hugging Face folder or hub name, or an earlier export; a new
     one with its own tokenizer if none is given."""
@@ -70,6 +75,8 @@ class TextTrainRequest:
                 "give either --data and --image-tower, to learn from pictures, or --parallel and "
                 "--teacher, to learn from translations"
             )
+        if self.image_tower == NEW_TOWER:
+            object.__setattr__(self, "train_image_tower", True)
         if self.train_image_tower and not all(pictures):
             raise BridgeError("--train-image-tower needs --data and --image-tower")
         for name, allowed in (

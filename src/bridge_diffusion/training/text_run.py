@@ -12,6 +12,7 @@ from bridge_diffusion.data.pairs import fingerprint
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import choose_device
+from bridge_diffusion.generation.sources import locate_text_encoder
 from bridge_diffusion.text import TextEncoding, families
 from bridge_diffusion.text.from_scratch import new_bert, train_tokenizer
 from bridge_diffusion.text.native import stored_encoding
@@ -32,7 +33,7 @@ from bridge_diffusion.training.text_examples import (
     parallel_hash,
     read_parallel_text,
 )
-from bridge_diffusion.training.text_request import TextTrainRequest
+from bridge_diffusion.training.text_request import NEW_TOWER, TextTrainRequest
 from bridge_diffusion.training.text_towers import ImageTower, TeacherTower, TextTower
 
 
@@ -117,7 +118,11 @@ def _loop_config(request: TextTrainRequest, device: str) -> LoopConfig:
 def _from_pictures(request: TextTrainRequest, device: str) -> _Lesson:
     assert request.data is not None
     assert request.image_tower is not None
-    tower = ImageTower.from_folder(families.model_folder(request.image_tower))
+    if request.image_tower == NEW_TOWER:
+        with _seeded(request.seed):
+            tower = ImageTower.new()
+    else:
+        tower = ImageTower.from_folder(families.model_folder(request.image_tower))
     if not request.train_image_tower:
         tower.requires_grad_(False)
     dataset = open_dataset(request.data, tower.size, request.seed, request.limit)
@@ -145,7 +150,9 @@ def _from_translations(request: TextTrainRequest, device: str) -> _Lesson:
     assert request.parallel is not None
     assert request.teacher is not None
     pairs = read_parallel_text(request.parallel)[: request.limit]
-    teacher = TeacherTower.from_folder(families.model_folder(request.teacher)).to(device)
+    teacher = TeacherTower.from_folder(
+        families.model_folder(locate_text_encoder(request.teacher))
+    ).to(device)
     with counting("encoding English texts", len(pairs)) as count:
         store = cache_teacher_features(request.cache_folder, pairs, teacher, progress=count)
     examples = CachedTargets(
@@ -160,7 +167,7 @@ def _starting_encoder(
 ) -> tuple[TextTower, Any, TextEncoding]:
     """The text encoder to train, its tokenizer, and how it will be used."""
     if request.start is not None:
-        folder = families.model_folder(request.start)
+        folder = families.model_folder(locate_text_encoder(request.start))
         encoding = stored_encoding(folder) or TextEncoding(family=families.family_of(folder))
         encoding = _with_window(encoding, request.window)
         with _seeded(request.seed):

@@ -11,6 +11,7 @@ from transformers import (
     ChineseCLIPModel,
     CLIPModel,
     CLIPTextModel,
+    CLIPVisionConfig,
     CLIPVisionModelWithProjection,
     PreTrainedModel,
 )
@@ -82,6 +83,23 @@ class ImageTower(nn.Module):
         if (folder / "preprocessor_config.json").is_file():
             values |= read_json(folder / "preprocessor_config.json")
         return cls(model, values["image_mean"], values["image_std"])
+
+    @classmethod
+    def new(cls) -> Self:
+        """An untrained vision transformer (Radford et al. 2021, section 2.4) of 3 M parameters.
+
+        It reads 64x64 pixels in squares of 8; weights come from the global random generator.
+        """
+        config = CLIPVisionConfig(
+            hidden_size=256,
+            intermediate_size=1024,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            image_size=64,
+            patch_size=8,
+            projection_dim=256,
+        )
+        return cls(CLIPVisionModelWithProjection(config), [0.5] * 3, [0.5] * 3)
 
     def save_pretrained(self, folder: Path) -> None:
         """Write the whole checkpoint, so that `from_folder` reads it back."""

@@ -119,7 +119,7 @@ class WholeBuild:
         request = TextTrainRequest(
             out=self._folder("text", self._text_control),
             data=self._data(self._text_control),
-            image_tower=build.exported("clip") / "clip",
+            image_tower=str(build.exported("clip") / "clip"),
             width=recipe.text_width,
             layers=recipe.text_layers,
             vocabulary=recipe.vocabulary,
