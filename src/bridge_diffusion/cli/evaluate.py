@@ -18,6 +18,25 @@ if TYPE_CHECKING:
 app = typer.Typer(name="evaluate", help="Measure a bridge on scored prompts.", no_args_is_help=True)
 
 
+# The options that several measurements have.
+Language = Annotated[str, typer.Option(help="Language of the native prompts.")]
+Model = Annotated[
+    str | None, typer.Option(help="A backbone of the emoji world [default: the shipped one].")
+]
+Native = Annotated[
+    str | None, typer.Option(help="The bridge [default: the shipped one of the language].")
+]
+Steps = Annotated[int, typer.Option(help="Denoising steps of a picture.")]
+Guidance = Annotated[float, typer.Option(help="Classifier-free guidance scale.")]
+Seed = Annotated[int, typer.Option(help="Seed of all noise.")]
+Batch = Annotated[int, typer.Option(help="Pictures drawn at once.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda ...")]
+Work = Annotated[
+    Path, typer.Option(help="Folder that keeps all that was seen; the same command goes on.")
+]
+Out = Annotated[Path, typer.Option(help="A folder for results.md, the JSON and the pictures.")]
+
+
 class World(StrEnum):
     """Which concepts are scored."""
 
@@ -27,13 +46,9 @@ class World(StrEnum):
 
 @app.command("world")
 def world(
-    language: Annotated[str, typer.Option(help="Language of the native prompts.")] = "zh",
-    model: Annotated[
-        str | None, typer.Option(help="A backbone of the emoji world [default: the shipped one].")
-    ] = None,
-    bridge: Annotated[
-        str | None, typer.Option(help="The bridge [default: the shipped one of the language].")
-    ] = None,
+    language: Language = "zh",
+    model: Model = None,
+    bridge: Native = None,
     concepts: Annotated[
         World, typer.Option(help="Concepts to score: those of the small world, or all.")
     ] = World.small,
@@ -41,15 +56,13 @@ def world(
         list[str] | None, typer.Option(metavar="NAME=FOLDER", help="A bridge to compare with.")
     ] = None,
     images: Annotated[int, typer.Option(help="Pictures of each concept and condition.")] = 1,
-    steps: Annotated[int, typer.Option(help="Denoising steps of a picture.")] = 20,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
-    batch: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
+    steps: Steps = 20,
+    guidance: Guidance = 5.0,
+    seed: Seed = 0,
+    batch: Batch = 16,
     minutes: Annotated[float | None, typer.Option(help="End the drawing after this long.")] = None,
-    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda ...")] = "auto",
-    out: Annotated[
-        Path, typer.Option(help="A folder for results.md, the JSON and the pictures.")
-    ] = Path("results"),
+    device: Device = "auto",
+    out: Out = Path("results"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Draw the emoji world's scored scenes in every condition and count what is recognised.
@@ -117,13 +130,9 @@ def plugins(
     baselines: Annotated[
         Path | None, typer.Option(help="Where bdm world baseline --out trained the baselines.")
     ] = None,
-    language: Annotated[str, typer.Option(help="Language of the native prompts.")] = "zh",
-    model: Annotated[
-        str | None, typer.Option(help="A backbone of the emoji world [default: the shipped one].")
-    ] = None,
-    bridge: Annotated[
-        str | None, typer.Option(help="The bridge [default: the shipped one of the language].")
-    ] = None,
+    language: Language = "zh",
+    model: Model = None,
+    bridge: Native = None,
     styles: Annotated[
         Path | None, typer.Option(help="A style evaluator [default: the shipped one].")
     ] = None,
@@ -133,20 +142,16 @@ def plugins(
     things: Annotated[
         int, typer.Option(min=1, help="Pictures of each thing that a plug-in adds.")
     ] = 96,
-    steps: Annotated[int, typer.Option(help="Denoising steps of a picture.")] = 20,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
-    batch: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
+    steps: Steps = 20,
+    guidance: Guidance = 5.0,
+    seed: Seed = 0,
+    batch: Batch = 16,
     minutes: Annotated[
         float | None, typer.Option(help="Begin no new series of a system after this long.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda ...")] = "auto",
-    work: Annotated[
-        Path, typer.Option(help="Folder that keeps all that was seen; the same command goes on.")
-    ] = Path("runs/retention"),
-    out: Annotated[
-        Path, typer.Option(help="A folder for results.md, the JSON and the pictures.")
-    ] = Path("results"),
+    device: Device = "auto",
+    work: Work = Path("runs/retention"),
+    out: Out = Path("results"),
 ) -> None:
     """Measure what English plug-ins keep of their effect under a native prompt.
 
@@ -194,28 +199,20 @@ def plugins(
 
 @app.command("two-languages")
 def two_languages(
-    language: Annotated[str, typer.Option(help="Language of the native prompts.")] = "zh",
-    model: Annotated[
-        str | None, typer.Option(help="A backbone of the emoji world [default: the shipped one].")
-    ] = None,
-    bridge: Annotated[
-        str | None, typer.Option(help="The bridge [default: the shipped one of the language].")
-    ] = None,
+    language: Language = "zh",
+    model: Model = None,
+    bridge: Native = None,
     pairs: Annotated[int, typer.Option(min=3, help="Prompt pairs, a third of each kind.")] = 540,
-    steps: Annotated[int, typer.Option(help="Denoising steps of a picture.")] = 20,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="Seed of all noise.")] = 0,
-    batch: Annotated[int, typer.Option(help="Pictures drawn at once.")] = 16,
+    steps: Steps = 20,
+    guidance: Guidance = 5.0,
+    seed: Seed = 0,
+    batch: Batch = 16,
     minutes: Annotated[
         float | None, typer.Option(help="Begin no new part (alone, or a scale) after this long.")
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda ...")] = "auto",
-    work: Annotated[
-        Path, typer.Option(help="Folder that keeps all that was seen; the same command goes on.")
-    ] = Path("runs/two-languages"),
-    out: Annotated[
-        Path, typer.Option(help="A folder for results.md, the JSON and the pictures.")
-    ] = Path("results"),
+    device: Device = "auto",
+    work: Work = Path("runs/two-languages"),
+    out: Out = Path("results"),
 ) -> None:
     """Measure images whose subject is said in the native language and the rest in English.
 
