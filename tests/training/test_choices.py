@@ -201,6 +201,29 @@ def test_the_noise_offset_moves_whole_channels(new_task: NewTask, new_bridge: Ne
     assert moved.mean(dim=(2, 3)).std() > 0.1
 
 
+def test_a_backbone_in_bfloat16_trains_nearly_the_same_branch_and_draws_in_float32(
+    pipe: StableDiffusionPipeline, new_task: NewTask, new_bridge: NewBridge
+) -> None:
+    def gradient(task: BranchTask) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = task.loss(task.batch(0), stream_generator(0, 0))["loss"]
+        loss.backward()
+        found = task.bridge.branch.controlnet_mid_block.weight.grad
+        assert found is not None
+        return found.flatten()
+
+    full = gradient(new_task(new_bridge()))
+    task = new_task(new_bridge(), frozen_precision="bf16", sample_prompts=("红",), sample_steps=1)
+    assert pipe.unet.dtype == torch.bfloat16
+    half = gradient(task)
+    assert torch.cosine_similarity(full, half, dim=0) > 0.999
+    seen: list[torch.dtype] = []
+    pipe.unet.register_forward_hook(lambda net, *_: seen.append(net.dtype))
+    assert task.samples() is not None
+    assert set(seen) == {torch.float32}
+    assert pipe.unet.dtype == torch.bfloat16
+
+
 # The English text
 
 

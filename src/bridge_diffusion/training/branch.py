@@ -62,6 +62,8 @@ class BranchOptions:
     noisy ones if it is above 0 (Esser et al. 2024, section 3.1); None: uniformly."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
+    frozen_precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the backbone's weights while the branch trains; samples are drawn in float32."""
     export_precision: Literal["fp16", "fp32"] = "fp16"
     """Precision of the exported branch."""
     sample_prompts: tuple[str, ...] = ()
@@ -144,6 +146,8 @@ class BranchTask:
         pipe.set_progress_bar_config(disable=True)
         for net in (pipe.unet, bridge.branch):
             prefer_plain_attention(net, latent_side=pipe.unet.config.sample_size, device=device)
+        if options.frozen_precision == "bf16":
+            pipe.unet.to(torch.bfloat16)
         if options.gradient_checkpointing:
             bridge.branch.enable_gradient_checkpointing()
             pipe.unet.enable_gradient_checkpointing()
@@ -187,9 +191,11 @@ class BranchTask:
     def samples(self) -> Image.Image | None:
         """The sample prompts drawn with the stock pipeline, picture i from seed i."""
         prompts, scheduler = self.options.sample_prompts, self.pipe.scheduler
+        frozen = self.pipe.unet.dtype
         pictures: list[Image.Image] = []
         self.bridge.attach(self.pipe)
         try:
+            self.pipe.unet.float()
             for first in range(0, len(prompts), _PICTURES_AT_ONCE):
                 some = prompts[first : first + _PICTURES_AT_ONCE]
                 seeds = range(first, first + len(some))
@@ -203,11 +209,19 @@ class BranchTask:
         finally:
             self.bridge.detach()
             self.pipe.scheduler = scheduler
+            self.pipe.unet.to(frozen)
         return numbered_grid(pictures) if pictures else None
 
     def scores(self) -> dict[str, float]:
         """What the probe finds in its pictures; nothing without one."""
-        return {} if self._probe is None else self._probe.scores(self.pipe, self.bridge)
+        if self._probe is None:
+            return {}
+        frozen = self.pipe.unet.dtype
+        try:
+            self.pipe.unet.float()
+            return self._probe.scores(self.pipe, self.bridge)
+        finally:
+            self.pipe.unet.to(frozen)
 
     def export(self, folder: Path) -> None:
         """The whole bridge, as `Bridge.from_pretrained` reads it."""

@@ -117,6 +117,7 @@ def _options(recipe: BranchRecipe, seed: int, prompts: tuple[str, ...]) -> Branc
         noise_offset=recipe.noise_offset,
         lora_rank=recipe.lora_rank,
         freeze=recipe.freeze,
+        frozen_precision=recipe.frozen_precision,
         min_snr_gamma=recipe.min_snr_gamma,
         timestep_logit_mean=recipe.timestep_logit_mean,
         gradient_checkpointing=recipe.gradient_checkpointing,
@@ -184,6 +185,8 @@ def _details(
     # What is off is left out, so that runs of earlier versions can go on.
     names = ("english_dropout", "noise_offset", "lora_rank", "freeze")
     chosen = {name: value for name in names if (value := getattr(recipe, name))}
+    if recipe.frozen_precision != "fp32":
+        chosen["frozen_precision"] = recipe.frozen_precision
     return chosen | {
         "caption_dropout": recipe.caption_dropout,
         "min_snr_gamma": recipe.min_snr_gamma,

@@ -28,6 +28,8 @@ class BranchRecipe:
     """Decay of the weights' moving average, per step."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the nets."""
+    frozen_precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the backbone's weights, which stay as they are; bf16 saves half their memory."""
     size: int | None = None
     """Side of the square training pictures in pixels; None: the size of the backbone's own."""
     limit: int | None = None
@@ -125,6 +127,7 @@ SD15 = BranchRecipe(
     warmup_images=100_000,
     ema_decay=0.9995,
     precision="bf16",
+    frozen_precision="bf16",
     gradient_checkpointing=True,
     log_every=10_000,
     sample_every=200_000,

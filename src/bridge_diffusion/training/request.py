@@ -64,6 +64,8 @@ class TrainRequest:
     """Folder of what is encoded once; `cache` beside the run's folder if none is given."""
     precision: str | None = None
     """Arithmetic of the nets: fp32 or bf16."""
+    frozen_precision: str | None = None
+    """Precision of the backbone's weights while the branch trains: fp32 or bf16."""
     log: str | None = None
     """Where curves are shown, separated by commas: tensorboard, wandb, trackio, or none; the run's
     folder always has them, and a report."""
@@ -91,8 +93,12 @@ class TrainRequest:
             raise BridgeError(
                 f"there is no recipe {self.recipe!r}; choose one of {', '.join(RECIPES)}"
             )
-        if self.precision not in (None, "fp32", "bf16"):
-            raise BridgeError(f"--precision is {self.precision!r}; choose fp32 or bf16")
+        for flag, value in (
+            ("precision", self.precision),
+            ("frozen-precision", self.frozen_precision),
+        ):
+            if value not in (None, "fp32", "bf16"):
+                raise BridgeError(f"--{flag} is {value!r}; choose fp32 or bf16")
         if self.text_encoder is None and self.bridge is None:
             raise BridgeError(
                 "give either --text-encoder, to start a new bridge, or --bridge, to train one "
@@ -145,6 +151,7 @@ class TrainRequest:
             "size": self.size,
             "limit": self.limit,
             "precision": self.precision,
+            "frozen_precision": self.frozen_precision,
             "cached": None if self.cached else False,
         }
         given = {name: value for name, value in changes.items() if value is not None}
