@@ -36,6 +36,38 @@ def test_the_dry_run_prints_the_whole_recipe_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_each_choice_is_an_option_of_the_recipe(app: typer.Typer) -> None:
+    options = {
+        "--min-snr-gamma": "5", "--noise-offset": "0.05", "--caption-dropout": "0.2",
+        "--english-dropout": "0.3", "--schedule": "linear", "--warmup-images": "100",
+        "--lora-rank": "8", "--freeze": "down_blocks.0,conv_in", "--frozen-precision": "bf16",
+        "--log": "wandb,trackio",
+    }  # fmt: skip
+    words = [word for pair in options.items() for word in pair]
+    recipe = json.loads(CliRunner().invoke(app, [*WHOLE, *words, "--dry-run"]).stdout)
+    wanted = {
+        "min_snr_gamma": 5, "noise_offset": 0.05, "caption_dropout": 0.2, "english_dropout": 0.3,
+        "schedule": "linear", "warmup_images": 100, "lora_rank": 8,
+        "freeze": ["down_blocks.0", "conv_in"], "frozen_precision": "bf16",
+        "trackers": ["wandb", "trackio"],
+    }  # fmt: skip
+    assert {name: recipe[name] for name in wanted} == wanted
+
+
+def test_what_a_trainer_does_not_choose_is_off(app: typer.Typer) -> None:
+    for name in ("cpu", "full", "sd15"):
+        arguments = [*WHOLE, "--recipe", name, "--dry-run"]
+        recipe = json.loads(CliRunner().invoke(app, arguments).stdout)
+        assert not any(
+            recipe[choice]
+            for choice in (
+                "min_snr_gamma", "noise_offset", "english_dropout", "lora_rank", "freeze",
+                "probe_pictures",
+            )
+        )  # fmt: skip
+        assert recipe["trackers"] == ["tensorboard"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

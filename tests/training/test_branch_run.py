@@ -1,9 +1,11 @@
 """From a request to a bridge: the debug recipe on a folder of pictures, with a golden loss."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from bridge_diffusion.bridge import Bridge
@@ -56,6 +58,10 @@ def test_the_debug_recipe_has_its_golden_loss(request_for: TrainRequest) -> None
     assert bridge.config.languages == ("zh", "yue")
     assert bridge.config.licence == "CC0-1.0"
     assert (request_for.out / "samples" / "00000032.png").is_file()
+    report = (request_for.out / "report.html").read_text(encoding="utf-8")
+    assert "64 of 64 (100%)" in report
+    assert "damaged.png" in report
+    assert "红色" in report
 
 
 def test_live_encoding_trains_the_same_way(request_for: TrainRequest) -> None:
@@ -90,6 +96,40 @@ def test_a_bridge_is_trained_further(request_for: TrainRequest, tmp_path: Path) 
     assert 0 < change.abs().max() < 2 * before.branch.state_dict()[zero].abs().max()
 
 
+def test_a_bridge_is_the_start_for_another_language(
+    request_for: TrainRequest, tmp_path: Path
+) -> None:
+    first = train_branch(replace(request_for, images=4, sample_prompt=("红",)))
+    other = replace(
+        request_for,
+        bridge=str(first.result.export),
+        out=tmp_path / "runs" / "other",
+        images=4,
+        language="ja",
+        licence="",
+        lora_rank=2,
+        freeze="conv_in, down_blocks.0.resnets",
+        english_dropout=0.5,
+        noise_offset=0.1,
+        log="none",
+    )
+    second = train_branch(other)
+    before, after = (Bridge.from_pretrained(run.result.export) for run in (first, second))
+    assert after.config.languages == ("ja",)
+    assert after.config.licence == "CC0-1.0"
+    assert after.config.training_data.startswith(before.config.training_data + "; then")
+    name = "conv_in.weight"
+    assert torch.equal(after.branch.state_dict()[name], before.branch.state_dict()[name])
+    name = "controlnet_mid_block.weight"
+    assert not torch.equal(after.branch.state_dict()[name], before.branch.state_dict()[name])
+    assert not (other.out / "tensorboard").exists()
+    settings = json.loads((other.out / "config.json").read_text(encoding="utf-8"))["task"]
+    assert settings["lora_rank"] == 2
+    assert settings["freeze"] == ["conv_in", "down_blocks.0.resnets"]
+    with pytest.raises(BridgeError, match="was started with lora_rank = 2, not None"):
+        train_branch(replace(other, lora_rank=None))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -111,6 +151,18 @@ def test_what_does_not_fit_is_said_before_anything_is_written(
 def test_a_request_that_cannot_be_meant_is_refused(request_for: TrainRequest) -> None:
     with pytest.raises(BridgeError, match="either --text-encoder"):
         replace(request_for, text_encoder=None)
+    with pytest.raises(BridgeError, match="--schedule is 'step'; choose constant, cosine, linear"):
+        replace(request_for, schedule="step")
+    with pytest.raises(BridgeError, match="--log has 'mlflow'"):
+        replace(request_for, log="wandb,mlflow")
+    with pytest.raises(BridgeError, match="--probe scores scenes of the emoji world"):
+        replace(request_for, probe=8)
+    with pytest.raises(BridgeError, match="--english-dropout is 2, it must be from 0 to 1"):
+        replace(request_for, english_dropout=2.0)
+    with pytest.raises(BridgeError, match="--lora-rank is 0, it must be 1 or more"):
+        replace(request_for, lora_rank=0)
+    with pytest.raises(BridgeError, match="--min-snr-gamma is 0, it must be above 0"):
+        replace(request_for, min_snr_gamma=0)
     with pytest.raises(BridgeError, match="no recipe 'fast'"):
         replace(request_for, recipe="fast")
     with pytest.raises(BridgeError, match="--precision is 'fp8'"):

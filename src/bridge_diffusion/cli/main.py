@@ -14,6 +14,7 @@ from bridge_diffusion.cli import (
     generate,
     info,
     plugins,
+    report,
     train,
     train_text,
     world,
@@ -55,6 +56,7 @@ def _options(
 app.command("generate")(generate.generate)
 app.command("train")(train.train)
 app.command("train-text")(train_text.train_text)
+app.command("report")(report.report)
 app.command("info")(info.info)
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)

@@ -22,7 +22,7 @@ def train(
     """Train a bridge on pictures with captions in your own language.
 
     Ctrl-C saves; the same command goes on. The bridge is in OUT/export, pictures of it are in
-    OUT/samples, curves in OUT/tensorboard.
+    OUT/samples, curves and all else that there is to see in OUT/report.html.
     """
     for name, example in (("data", "a folder of pictures and .txt files"), ("out", "runs/zh")):
         if name not in given:

@@ -7,15 +7,13 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from bridge_diffusion.bridge import Bridge, BridgeConfig
+from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.data.pairs import PairDataset, UnreadablePicture, fingerprint
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.generation.loading import choose_device, load_bridge, load_pipeline
-from bridge_diffusion.generation.sources import locate_bridge, locate_model, locate_text_encoder
-from bridge_diffusion.models.branch import BridgeBranch
+from bridge_diffusion.generation.loading import choose_device, load_pipeline
+from bridge_diffusion.generation.sources import locate_model
 from bridge_diffusion.models.config import family_of
-from bridge_diffusion.text import NativeTextEncoder
 from bridge_diffusion.training.branch import BranchOptions, BranchTask
 from bridge_diffusion.training.config import LoopConfig, seconds_in
 from bridge_diffusion.training.counting import counting
@@ -30,9 +28,12 @@ from bridge_diffusion.training.examples import (
 )
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.opening import open_dataset
+from bridge_diffusion.training.probe import WorldProbe
 from bridge_diffusion.training.recipes import BranchRecipe
+from bridge_diffusion.training.report import finish_run
 from bridge_diffusion.training.request import TrainRequest
 from bridge_diffusion.training.run_folder import check_run
+from bridge_diffusion.training.starting import starting_bridge
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,11 +59,19 @@ def train_branch(request: TrainRequest) -> BranchRun:
     pipe = _load_backbone(request.model)
     size = _picture_size(recipe, pipe)
     dataset = open_dataset(request.data, size, request.seed, recipe.limit)
-    bridge = _starting_bridge(request, pipe, len(dataset))
-    prompts = _sample_prompts(dataset, recipe.sample_pictures)
+    bridge = starting_bridge(request, pipe, len(dataset))
+    prompts = request.sample_prompt or _sample_prompts(dataset, recipe.sample_pictures)
     details = _details(recipe, request, pipe, bridge, dataset) | {"sample_prompts": list(prompts)}
     check_run(config, details)
     options = _options(recipe, request.seed, prompts)
+    probe = None
+    if recipe.probe_pictures:
+        probe = WorldProbe.of_data(
+            request.data,
+            recipe.probe_pictures,
+            steps=recipe.sample_steps,
+            guidance=recipe.sample_guidance,
+        )
     try:
         pipe.to(device)
         bridge.text_encoder.to(device)
@@ -71,13 +80,14 @@ def train_branch(request: TrainRequest) -> BranchRun:
             examples = _encode_once(request.cache_folder, dataset, pipe, bridge, size)
         else:
             examples = LiveExamples(dataset, pipe, bridge.text_encoder, size=size)
-        task = BranchTask(pipe, bridge, examples, options, device=device)
+        task = BranchTask(pipe, bridge, examples, options, device=device, probe=probe)
         result = train(task, config, details)
     except torch.OutOfMemoryError as error:
         raise BridgeError(
             f"a batch of {recipe.batch_size} pictures does not fit in the memory of {device}: give "
             "a smaller --batch-size, and --accumulate to keep the step as large"
         ) from error
+    finish_run(request.out, examples.skipped)
     return BranchRun(result=result, pairs=len(examples), skipped=examples.skipped)
 
 
@@ -103,6 +113,11 @@ def _options(recipe: BranchRecipe, seed: int, prompts: tuple[str, ...]) -> Branc
         batch_size=recipe.batch_size,
         seed=seed,
         caption_dropout=recipe.caption_dropout,
+        english_dropout=recipe.english_dropout,
+        noise_offset=recipe.noise_offset,
+        lora_rank=recipe.lora_rank,
+        freeze=recipe.freeze,
+        frozen_precision=recipe.frozen_precision,
         min_snr_gamma=recipe.min_snr_gamma,
         timestep_logit_mean=recipe.timestep_logit_mean,
         gradient_checkpointing=recipe.gradient_checkpointing,
@@ -123,39 +138,6 @@ def _load_backbone(name: str | None) -> StableDiffusionPipeline:
             "Diffusion 1.5"
         )
     return pipe
-
-
-def _starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs: int) -> Bridge:
-    """A bridge that adds nothing yet, or the one to train further; with its new model card."""
-    seen = f"{pairs} captioned pictures of {Path(request.data).name}"
-    card: dict[str, Any] = {
-        "languages": tuple(tag.strip() for tag in request.language.split(",") if tag.strip()),
-        "licence": request.licence,
-        "training_data": request.training_data,
-    }
-    card = {name: value for name, value in card.items() if value}
-    if request.bridge is not None:
-        source = locate_bridge(request.bridge)
-        if source is None:
-            raise BridgeError(f"--bridge {request.bridge} is no bridge to start from; give one")
-        bridge = load_bridge(source, None, torch.float32)
-        card.setdefault("training_data", f"{bridge.config.training_data}; then {seen}")
-        return Bridge(
-            bridge.branch, bridge.text_encoder, dataclasses.replace(bridge.config, **card)
-        )
-    assert request.text_encoder is not None
-    source = locate_text_encoder(request.text_encoder)
-    text = NativeTextEncoder.from_pretrained(source, dtype=torch.float32)
-    generator = torch.Generator().manual_seed(request.seed)
-    branch = BridgeBranch.from_backbone(pipe.unet, text.width, generator=generator)
-    config = BridgeConfig(
-        family="sd15",
-        text_encoding=text.encoding,
-        native_width=text.width,
-        prediction_type=pipe.scheduler.config.prediction_type,
-        **({"training_data": seen} | card),
-    )
-    return Bridge(branch, text, config)
 
 
 def _picture_size(recipe: BranchRecipe, pipe: StableDiffusionPipeline) -> int:
@@ -200,7 +182,12 @@ def _details(
     dataset: PairDataset,
 ) -> dict[str, Any]:
     """What must be the same when the run is continued. Hashes, so that folders may be moved."""
-    return {
+    # What is off is left out, so that runs of earlier versions can go on.
+    names = ("english_dropout", "noise_offset", "lora_rank", "freeze")
+    chosen = {name: value for name in names if (value := getattr(recipe, name))}
+    if recipe.frozen_precision != "fp32":
+        chosen["frozen_precision"] = recipe.frozen_precision
+    return chosen | {
         "caption_dropout": recipe.caption_dropout,
         "min_snr_gamma": recipe.min_snr_gamma,
         "timestep_logit_mean": recipe.timestep_logit_mean,

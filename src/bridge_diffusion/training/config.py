@@ -3,9 +3,13 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from bridge_diffusion.errors import BridgeError
+
+Schedule = Literal["constant", "cosine", "linear"]
+SCHEDULES = get_args(Schedule)
+TRACKERS = ("tensorboard", "wandb", "trackio")
 
 #: What may differ when a run is continued; everything else decides the weights and is fixed.
 FREE_ON_RESUME = frozenset(
@@ -19,6 +23,7 @@ FREE_ON_RESUME = frozenset(
         "keep_checkpoints",
         "device",
         "progress",
+        "trackers",
     }
 )
 
@@ -39,8 +44,8 @@ class LoopConfig:
     """Peak learning rate of AdamW."""
     warmup_images: int = 0
     """Images over which the learning rate rises linearly from 0 to its peak."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate after the warm-up: held, or a half cosine down to 0 at `images`."""
+    schedule: Schedule = "constant"
+    """Learning rate after the warm-up: held, or down to 0 at `images`, a half cosine or a line."""
     weight_decay: float = 1e-2
     """Decoupled weight decay of matrices and kernels; biases and norms get none."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -67,6 +72,8 @@ class LoopConfig:
     """Seconds after which this call saves, exports and returns; None is no limit."""
     device: str = "cpu"
     """Torch device of the trained weights and the batches."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """What shows curves and samples beside run_dir/curves.jsonl: tensorboard, wandb, trackio."""
     progress: bool = True
     """Show progress on the terminal (a bar), or in a plain log (a line every 30 seconds)."""
 
@@ -95,12 +102,14 @@ class LoopConfig:
             raise BridgeError(f"time_limit is {self.time_limit} s, it must be above 0, or None")
         for name, allowed in (
             ("precision", ("fp32", "bf16")),
-            ("schedule", ("constant", "cosine")),
+            ("schedule", SCHEDULES),
         ):
             if getattr(self, name) not in allowed:
                 raise BridgeError(
                     f"{name} is {getattr(self, name)!r}, it must be one of {', '.join(allowed)}"
                 )
+        if unknown := [name for name in self.trackers if name not in TRACKERS]:
+            raise BridgeError(f"no tracker {unknown[0]!r}; choose of {', '.join(TRACKERS)}")
 
     @property
     def images_per_step(self) -> int:
@@ -115,6 +124,8 @@ class LoopConfig:
             return self.learning_rate
         span = max(1, self.images - self.warmup_images)
         progress = min(1.0, max(0.0, (images - self.warmup_images) / span))
+        if self.schedule == "linear":
+            return self.learning_rate * (1 - progress)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     def to_json(self) -> dict[str, Any]:

@@ -1,18 +1,21 @@
-"""What a run tells: progress on the terminal, curves and sample grids in TensorBoard."""
+"""What a run tells: progress on the terminal, curves and sample grids in files and trackers."""
 
 import io
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import numpy as np
 from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.images.writing import write_file
+from bridge_diffusion.training.bands import joined
+from bridge_diffusion.training.config import LoopConfig
+from bridge_diffusion.training.curves import CurveFile
+from bridge_diffusion.training.memory import peak_memory
+from bridge_diffusion.training.trackers import open_trackers
 
 _PLAIN_LINE_SECONDS = 30.0
 
@@ -20,22 +23,21 @@ _PLAIN_LINE_SECONDS = 30.0
 class Journal:
     """Progress and curves of one run; use as a context."""
 
-    def __init__(self, run_dir: Path, images: int, total: int, *, show: bool) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise BridgeError(
-                "training writes TensorBoard logs and tensorboard is not installed: "
-                "pip install 'bridge-diffusion[train]'"
-            ) from error
-        self._folder = run_dir
-        self._total = total
-        self._show = show
+    def __init__(
+        self, config: LoopConfig, images: int, details: Mapping[str, Any] | None = None
+    ) -> None:
+        """Begin, or go on after `images` images; `details` are the task's settings, for trackers.
+
+        BridgeError if a tracker is not installed or cannot begin.
+        """
+        self._folder, self._device = config.run_dir, config.device
+        self._total, self._show = config.images, config.progress
         self._console = Console(stderr=True)
-        # purge_step hides what an earlier process logged after the checkpoint we continue from.
-        self._writer = SummaryWriter(run_dir / "tensorboard", purge_step=images)
-        self._first = images
-        self._started = self._last_line = time.monotonic()
+        settings = {**config.to_json(), **(details or {})}
+        self._trackers = open_trackers(config.trackers, config.run_dir, images, settings)
+        self._curves = CurveFile(config.run_dir, images)
+        self._first = self._logged = images
+        self._started = self._last_line = self._logged_at = time.monotonic()
         self._loss = float("nan")
         self._bar = Progress(
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
@@ -44,9 +46,9 @@ class Journal:
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("left"),
             console=self._console,
-            disable=not (show and self._console.is_terminal),
+            disable=not (self._show and self._console.is_terminal),
         )
-        self._task = self._bar.add_task("", total=total, completed=images, rate=0.0, loss=0.0)
+        self._task = self._bar.add_task("", total=self._total, completed=images, rate=0.0, loss=0.0)
 
     def __enter__(self) -> "Journal":
         self._bar.start()
@@ -59,7 +61,8 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
-        self._writer.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def say(self, line: str) -> None:
         if self._show:
@@ -79,14 +82,32 @@ class Journal:
             )
 
     def scalars(self, values: Mapping[str, float], images: int) -> None:
+        """Means of the training since the last entry, beside them its speed and memory."""
         self._loss = values.get("loss", self._loss)
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, images)
+        told = joined(values)
+        if images > self._logged:
+            seconds = max(1e-9, time.monotonic() - self._logged_at)
+            told["images_per_second"] = (images - self._logged) / seconds
+        if (memory := peak_memory(self._device)) is not None:
+            told["peak_memory_gib"] = memory
+        self._tell(told, images)
+        self._logged, self._logged_at = images, time.monotonic()
+
+    def scores(self, values: Mapping[str, float], images: int) -> None:
+        """What the task scored on samples."""
+        self._tell(values, images)
+        self._logged_at = time.monotonic()  # drawing is no training
 
     def picture(self, image: Image.Image, images: int) -> None:
-        """Keep a sample grid as samples/<images>.png and in TensorBoard."""
+        """Keep a sample grid as samples/<images>.png and show it."""
         encoded = io.BytesIO()
         image.save(encoded, "PNG")
         write_file(encoded.getvalue(), self._folder / "samples" / f"{images:08d}.png")
-        pixels = np.asarray(image.convert("RGB"))
-        self._writer.add_image("samples", pixels, images, dataformats="HWC")
+        for tracker in self._trackers:
+            tracker.picture(image, images)
+        self._logged_at = time.monotonic()
+
+    def _tell(self, values: Mapping[str, float], images: int) -> None:
+        self._curves.add(values, images)
+        for tracker in self._trackers:
+            tracker.scalars(values, images)

@@ -62,6 +62,14 @@ class Task(Protocol):
         """Save for use into an empty folder. Called with the averaged weights in place."""
 
 
+@runtime_checkable
+class Scored(Protocol):
+    """A task that can say how good its samples are."""
+
+    def scores(self) -> dict[str, float]:
+        """Curves by name, drawn and scored anew. Called with the averaged weights in place."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
     """How a call of `train` ended."""
@@ -96,7 +104,7 @@ def train(task: Task, config: LoopConfig, details: Mapping[str, Any] | None = No
         state.load(newest[0])
     loss = None
     with (
-        Journal(config.run_dir, state.images, config.images, show=config.progress) as journal,
+        Journal(config, state.images, details) as journal,
         Interruption() as interruption,
     ):
         if config.images <= state.images == exported_images(config.run_dir):
@@ -259,6 +267,9 @@ class _Run:
         self._log()
         with self._averaged():
             image = self.task.samples()
+            scores = self.task.scores() if isinstance(self.task, Scored) else {}
+        if scores:
+            self.journal.scores(scores, self.state.images)
         if image is not None:
             self.journal.picture(image, self.state.images)
         self._sampled_at = self.state.images

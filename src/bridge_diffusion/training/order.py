@@ -7,7 +7,7 @@ import numpy as np
 
 from bridge_diffusion.training.seeds import stream_seed
 
-_SHUFFLE, _DRAW = 0, 1  # positions of the random streams of a seed
+_SHUFFLE, _DRAW, _ENGLISH = 0, 1, 2  # positions of the random streams of a seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,8 @@ class Pick:
     """Position of the pair."""
     caption: float | None
     """0 <= draw < 1 among the pair's captions; None if the place has no caption."""
+    english: bool = True
+    """Whether the backbone reads the pair's English text, if it has one."""
 
     def caption_of(self, captions: Sequence[str]) -> str:
         """The drawn caption; the empty one if it was dropped."""
@@ -25,15 +27,24 @@ class Pick:
 
     def english_of(self, english: str) -> str:
         """What the backbone reads: nothing where the caption was dropped, as when drawing."""
-        return "" if self.caption is None else english
+        return english if self.english and self.caption is not None else ""
 
 
 class ShuffledOrder:
     """Every pair once an epoch, each epoch in another order. A function of the seed alone."""
 
-    def __init__(self, count: int, *, batch_size: int, caption_dropout: float, seed: int) -> None:
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch_size: int,
+        caption_dropout: float,
+        seed: int,
+        english_dropout: float = 0.0,
+    ) -> None:
         self._count, self._batch_size = count, batch_size
         self._caption_dropout, self._seed = caption_dropout, seed
+        self._english_dropout = english_dropout
         self._epoch = -1
         self._permutation = np.empty(0, dtype=np.int64)
 
@@ -45,8 +56,14 @@ class ShuffledOrder:
             epoch, position = divmod(place, self._count)
             drop, draw = random.random(2)
             caption = None if drop < self._caption_dropout else float(draw)
-            picks.append(Pick(int(self._order_of(epoch)[position]), caption))
+            picks.append(Pick(int(self._order_of(epoch)[position]), caption, self._english(place)))
         return picks
+
+    def _english(self, place: int) -> bool:
+        if not self._english_dropout:
+            return True
+        random = np.random.default_rng(stream_seed(self._seed, _ENGLISH, place))
+        return bool(random.random() >= self._english_dropout)
 
     def _order_of(self, epoch: int) -> np.ndarray:
         if epoch != self._epoch:

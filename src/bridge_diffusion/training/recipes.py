@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from bridge_diffusion.training.config import Schedule
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BranchRecipe:
@@ -18,14 +20,16 @@ class BranchRecipe:
     """Peak learning rate of AdamW."""
     warmup_images: int = 0
     """Images over which the learning rate rises from 0."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Learning rate after the warm-up: held, or a half cosine to 0."""
+    schedule: Schedule = "constant"
+    """Learning rate after the warm-up: held, or down to 0 as a half cosine or in a line."""
     weight_decay: float = 1e-2
     """Decoupled weight decay."""
     ema_decay: float = 0.999
     """Decay of the weights' moving average, per step."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the nets."""
+    frozen_precision: Literal["fp32", "bf16"] = "fp32"
+    """Precision of the backbone's weights, which stay as they are; bf16 saves half their memory."""
     size: int | None = None
     """Side of the square training pictures in pixels; None: the size of the backbone's own."""
     limit: int | None = None
@@ -34,6 +38,14 @@ class BranchRecipe:
     """Encode pictures and captions once, before training, and keep them on the disk."""
     caption_dropout: float = 0.1
     """Part of the images whose caption is ""."""
+    english_dropout: float = 0.0
+    """Part of the images whose English text is emptied while the native caption stays."""
+    noise_offset: float = 0.0
+    """Deviation of what is added to the noise of a whole channel; 0: nothing."""
+    lora_rank: int | None = None
+    """Train LoRAs of this rank in place of the weights copied from the backbone; None: all."""
+    freeze: tuple[str, ...] = ()
+    """Blocks and weights of the branch that stay as they are, by name or pattern."""
     min_snr_gamma: float | None = None
     """Limit of the signal-to-noise ratio in the loss; None: no weighting."""
     timestep_logit_mean: float | None = None
@@ -48,6 +60,10 @@ class BranchRecipe:
     """Sampler steps of the sample grid."""
     sample_guidance: float = 7.5
     """Guidance scale of the sample grid."""
+    probe_pictures: int = 0
+    """Pictures of held-out scenes that are drawn and scored with each sample grid; 0: none."""
+    trackers: tuple[str, ...] = ("tensorboard",)
+    """Where curves and samples are shown beside the run's folder: tensorboard, wandb, trackio."""
     log_every: int = 1_000
     """Images between two entries in the log."""
     sample_every: int = 20_000
@@ -111,6 +127,7 @@ SD15 = BranchRecipe(
     warmup_images=100_000,
     ema_decay=0.9995,
     precision="bf16",
+    frozen_precision="bf16",
     gradient_checkpointing=True,
     log_every=10_000,
     sample_every=200_000,

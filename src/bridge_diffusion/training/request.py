@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.training.config import seconds_in
+from bridge_diffusion.training.config import SCHEDULES, TRACKERS, seconds_in
 from bridge_diffusion.training.recipes import RECIPES, BranchRecipe
 
 
@@ -26,7 +26,8 @@ class TrainRequest:
     """Native text encoder: a Hugging Face folder or hub name, such as a Chinese-CLIP, or emoji:zh
     for the embedded world's."""
     bridge: str | None = None
-    """Start from the branch and the text encoder of this bridge instead of from the backbone."""
+    """Start from the branch of this bridge instead of from the backbone, and with its text encoder;
+    with --text-encoder, from the branch alone, for another language."""
     recipe: str = "cpu"
     """Settings to start from: debug, cpu (two cores, embedded world), full (the same on a GPU), or
     sd15 (real Stable Diffusion 1.5 on a GPU)."""
@@ -38,6 +39,22 @@ class TrainRequest:
     """Batches of one step of the optimiser."""
     lr: float | None = None
     """Peak learning rate."""
+    warmup_images: int | None = None
+    """Images over which the learning rate rises from 0."""
+    schedule: str | None = None
+    """Learning rate after the warm-up: constant, cosine or linear."""
+    caption_dropout: float | None = None
+    """Part of the images whose caption is emptied, for guidance."""
+    english_dropout: float | None = None
+    """Part of the images whose English text is emptied while the native caption stays."""
+    min_snr_gamma: float | None = None
+    """Limit of the signal-to-noise ratio in the loss (5 is usual); no weights if none is given."""
+    noise_offset: float | None = None
+    """Deviation of what is added to the noise of a whole channel (0.05 is usual)."""
+    lora_rank: int | None = None
+    """Train LoRAs of this rank on the branch, merged in the export, instead of all its weights."""
+    freeze: str = ""
+    """Blocks of the branch that stay as they are, such as down_blocks.0,*.resnets.*"""
     size: int | None = None
     """Side of the square training pictures in pixels; the backbone's own size if none is given."""
     limit: int | None = None
@@ -48,6 +65,16 @@ class TrainRequest:
     """Folder of what is encoded once; `cache` beside the run's folder if none is given."""
     precision: str | None = None
     """Arithmetic of the nets: fp32 or bf16."""
+    frozen_precision: str | None = None
+    """Precision of the backbone's weights while the branch trains: fp32 or bf16."""
+    log: str | None = None
+    """Where curves are shown, separated by commas: tensorboard, wandb, trackio, or none; the run's
+    folder always has them, and a report."""
+    sample_prompt: tuple[str, ...] = ()
+    """Native prompt of the sample grid, drawn from fixed seeds; may be repeated; captions of the
+    data if none is given."""
+    probe: int | None = None
+    """Held-out scenes that are drawn and scored with each sample grid, where the data is emoji:…"""
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1, mps."""
     seed: int = 0
@@ -67,17 +94,40 @@ class TrainRequest:
             raise BridgeError(
                 f"there is no recipe {self.recipe!r}; choose one of {', '.join(RECIPES)}"
             )
-        if self.precision not in (None, "fp32", "bf16"):
-            raise BridgeError(f"--precision is {self.precision!r}; choose fp32 or bf16")
-        if (self.text_encoder is None) == (self.bridge is None):
+        for flag, value in (
+            ("precision", self.precision),
+            ("frozen-precision", self.frozen_precision),
+        ):
+            if value not in (None, "fp32", "bf16"):
+                raise BridgeError(f"--{flag} is {value!r}; choose fp32 or bf16")
+        if self.text_encoder is None and self.bridge is None:
             raise BridgeError(
                 "give either --text-encoder, to start a new bridge, or --bridge, to train one "
-                "further with its own text encoder"
+                "further with its own text encoder, or both, to start from its branch alone"
             )
-        for name in ("images", "batch_size", "accumulate", "limit"):
+        if self.schedule not in (None, *SCHEDULES):
+            raise BridgeError(f"--schedule is {self.schedule!r}; choose {', '.join(SCHEDULES)}")
+        if unknown := [name for name in self.trackers or () if name not in TRACKERS]:
+            raise BridgeError(
+                f"--log has {unknown[0]!r}; choose of {', '.join(TRACKERS)}, with commas between, "
+                "or none"
+            )
+        if self.probe and not self.data.startswith("emoji:"):
+            raise BridgeError(
+                "--probe scores scenes of the emoji world, for --data emoji:…; for other data look "
+                "at the samples"
+            )
+        for name in ("images", "batch_size", "accumulate", "limit", "lora_rank", "probe"):
             if (count := getattr(self, name)) is not None and count < 1:
                 flag = name.replace("_", "-")
                 raise BridgeError(f"--{flag} is {count}, it must be 1 or more")
+        parts = {"caption_dropout": 0.99, "english_dropout": 1.0, "noise_offset": 0.99}
+        for name, most in parts.items():
+            if (part := getattr(self, name)) is not None and not 0 <= part <= most:
+                flag = name.replace("_", "-")
+                raise BridgeError(f"--{flag} is {part:g}, it must be from 0 to {most:g}")
+        if self.min_snr_gamma is not None and not 0 < self.min_snr_gamma < math.inf:
+            raise BridgeError(f"--min-snr-gamma is {self.min_snr_gamma}, it must be above 0")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise BridgeError(f"--lr is {self.lr}, it must be above 0")
         seconds_in(self.minutes)
@@ -89,9 +139,20 @@ class TrainRequest:
             "batch_size": self.batch_size,
             "accumulate": self.accumulate,
             "learning_rate": self.lr,
+            "warmup_images": self.warmup_images,
+            "schedule": self.schedule,
+            "caption_dropout": self.caption_dropout,
+            "english_dropout": self.english_dropout,
+            "min_snr_gamma": self.min_snr_gamma,
+            "noise_offset": self.noise_offset,
+            "lora_rank": self.lora_rank,
+            "freeze": _listed(self.freeze) or None,
+            "probe_pictures": self.probe,
+            "trackers": self.trackers,
             "size": self.size,
             "limit": self.limit,
             "precision": self.precision,
+            "frozen_precision": self.frozen_precision,
             "cached": None if self.cached else False,
         }
         given = {name: value for name, value in changes.items() if value is not None}
@@ -101,5 +162,15 @@ class TrainRequest:
         return recipe
 
     @property
+    def trackers(self) -> tuple[str, ...] | None:
+        """What --log names; nothing for "none", and None if it was not given."""
+        return None if self.log is None else () if self.log == "none" else _listed(self.log)
+
+    @property
     def cache_folder(self) -> Path:
         return self.cache if self.cache is not None else self.out.parent / "cache"
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The words between the commas."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())

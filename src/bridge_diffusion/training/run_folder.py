@@ -34,6 +34,20 @@ def open_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
     write_file(text.encode(), file)
 
 
+def read_settings(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """The resolved settings of a run: "loop" and "task". BridgeError if there is no run."""
+    file = run_dir / _FILE
+    if not file.is_file():
+        raise BridgeError(
+            f"{run_dir} is no training run: it has no {_FILE}; give the folder that --out named"
+        )
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return {part: dict(found[part]) for part in ("loop", "task")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BridgeError(f"{file} cannot be read ({error}); give another folder") from error
+
+
 def exported_images(run_dir: Path) -> int | None:
     """After how many images run_dir/export was made; None if it was not."""
     file = run_dir / _EXPORTED

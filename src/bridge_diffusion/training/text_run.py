@@ -20,6 +20,7 @@ from bridge_diffusion.training.config import LoopConfig, seconds_in
 from bridge_diffusion.training.counting import counting
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.opening import open_dataset
+from bridge_diffusion.training.report import finish_run
 from bridge_diffusion.training.text_encoder import (
     ContrastiveObjective,
     DistillationObjective,
@@ -89,6 +90,7 @@ def train_text_encoder(request: TextTrainRequest) -> TextRun:
             f"a batch of {request.batch_size} pairs does not fit in the memory of {device}: give a "
             "smaller --batch-size"
         ) from error
+    finish_run(request.out, lesson.examples.skipped)
     report = result.export / "retrieval.json"
     return TextRun(
         result=result,
