@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from comfyui_server import ComfyUI
-from diffusers import UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 from torch import Tensor
 
 _NAMES = """
@@ -16,21 +16,34 @@ json.dump(unet_to_diffusers(json.load(sys.stdin)), sys.stdout)
 """
 
 
-def original_layout(unet: UNet2DConditionModel, comfyui: ComfyUI) -> dict[str, Tensor]:
-    """The weights of a UNet as a checkpoint holds them, without a prefix."""
+def original_layout(
+    network: UNet2DConditionModel | ControlNetModel, comfyui: ComfyUI
+) -> dict[str, Tensor]:
+    """The weights of a UNet or ControlNet as the original files hold them, without a prefix."""
     names = json.loads(
         subprocess.run(
             [comfyui.python, "-c", _NAMES],
-            input=json.dumps(_layers(unet.config)),
+            input=json.dumps(_layers(network.config)),
             cwd=comfyui.source,
             capture_output=True,
             text=True,
             check=True,
         ).stdout
     )
-    state = unet.state_dict()
-    assert state.keys() <= names.keys()
-    return {names[key]: value.contiguous() for key, value in state.items()}
+    if isinstance(network, ControlNetModel):
+        names |= _of_controlnet(network)
+    return {names[key]: value.contiguous() for key, value in network.state_dict().items()}
+
+
+def _of_controlnet(net: ControlNetModel) -> dict[str, str]:
+    """Names of what only a ControlNet has: zero convolutions, and those of its picture."""
+    picture = ["conv_in", *(f"blocks.{i}" for i in range(6)), "conv_out"]
+    modules = {f"controlnet_cond_embedding.{name}": 2 * i for i, name in enumerate(picture)}
+    places = {old: f"input_hint_block.{i}" for old, i in modules.items()}
+    for i in range(len(net.controlnet_down_blocks)):
+        places[f"controlnet_down_blocks.{i}"] = f"zero_convs.{i}.0"
+    places["controlnet_mid_block"] = "middle_block_out.0"
+    return {f"{old}.{k}": f"{new}.{k}" for old, new in places.items() for k in ("weight", "bias")}
 
 
 def _layers(config: Any) -> dict[str, Any]:
