@@ -1,0 +1,1 @@
+"""The nodes. `conditioning`, `fit` and `residuals` know nothing of ComfyUI; the rest runs in it."""
