@@ -14,6 +14,7 @@ from bridge_diffusion.cli import (
     generate,
     info,
     plugins,
+    serve,
     train,
     train_text,
     world,
@@ -53,6 +54,7 @@ def _options(
 
 
 app.command("generate")(generate.generate)
+app.command("serve")(serve.serve)
 app.command("train")(train.train)
 app.command("train-text")(train_text.train_text)
 app.command("info")(info.info)
