@@ -11,7 +11,9 @@ from fastapi.staticfiles import StaticFiles
 from bridge_diffusion import __version__
 from bridge_diffusion.server.access import Gate
 from bridge_diffusion.server.errors import add_handlers
+from bridge_diffusion.server.interfaces.a1111 import a1111_router
 from bridge_diffusion.server.interfaces.native import native_router
+from bridge_diffusion.server.interfaces.openai import openai_router
 from bridge_diffusion.server.service import Service
 
 PAGE = Path(__file__).parent / "page"
@@ -45,7 +47,8 @@ def create_app(service: Service) -> FastAPI:
     )
     app.add_middleware(Gate, token=service.settings.token, most_body=service.settings.limits.body)
     add_handlers(app)
-    app.include_router(native_router(service))
+    for router in (native_router, openai_router, a1111_router):
+        app.include_router(router(service))
     if (PAGE / "index.html").is_file():
         app.mount("/", StaticFiles(directory=PAGE, html=True))
     else:
