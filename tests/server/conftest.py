@@ -73,6 +73,8 @@ def start_local(tmp_path: Path) -> Iterator[Callable[..., Local]]:
     opened: list[Service] = []
 
     def start(**values: Any) -> Local:
+        for service in opened:  # as when its process ends: nothing is said or saved
+            service.database.close()
         service = open_service(replace(ServerSettings(data=tmp_path / "data"), **values))
         opened.append(service)
         service.queue.load()

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.server.service import open_service
 from bridge_diffusion.server.settings import Limits
 
 
@@ -123,3 +127,8 @@ def test_a_cancelled_picture_leaves_no_file(local: Any) -> None:
     local.service.queue.finish(unit, width=1, height=1, blacked_out=False)
     assert not file.exists()
     assert local.client.get("/api/pictures").json() == []
+
+
+def test_two_servers_do_not_share_a_folder(local: Any) -> None:
+    with pytest.raises(BridgeError, match="another server uses"):
+        open_service(local.service.settings)

@@ -25,11 +25,14 @@ _NOT_HERE: dict[str, tuple[Any, ...]] = {
     "s_noise": (1,),
     "save_images": (False, True),
     "initial_noise_multiplier": (1,),
+    "resize_mode": (0,),
+    "include_init_images": (False,),
+}
+# Likewise, where there is a mask.
+_NOT_HERE_OF_MASKS: dict[str, tuple[Any, ...]] = {
     "inpainting_fill": (1,),
     "inpaint_full_res": (False, 0),
     "mask_blur": (0,),
-    "resize_mode": (0,),
-    "include_init_images": (False,),
 }
 Picture = Annotated[str, Field(max_length=48 * 2**20)]
 
@@ -62,8 +65,9 @@ class Drawing(BaseModel):
 
     def check_rest(self) -> None:
         """Raises `BridgeError` for a field that asks for what is not here."""
+        not_here = _NOT_HERE | (_NOT_HERE_OF_MASKS if getattr(self, "mask", None) else {})
         for name, value in (self.model_extra or {}).items():
-            nothing = _NOT_HERE.get(name)
+            nothing = not_here.get(name)
             if nothing is not None and value is not None and value not in nothing:
                 raise BridgeError(f"{name} is {str(value)[:60]!r}, which is not supported")
         for name, script in self.alwayson_scripts.items():
