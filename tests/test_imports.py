@@ -7,6 +7,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "bridge_diffusion"
 # From the top down; what stands in one row may import each other.
 LAYERS = (
     {"cli"},
+    {"server"},
     {"generation", "training", "evaluation", "worlds"},
     {"bridge", "prompting", "conversion", "plugins"},
     {"models"},

@@ -19,6 +19,7 @@ HEAVY = ("torch", "diffusers", "transformers", "accelerate", "peft", "numpy", "P
         ["generate", "--help"],
         ["plugins", "--help"],
         ["world", "--help"],
+        ["serve", "--help"],
         ["info", "none"],
     ],
 )
@@ -42,6 +43,7 @@ def test_help_names_every_command(bdm: Callable) -> None:
         "train-text",
         "info",
         "plugins",
+        "serve",
         "doctor",
         "convert",
         "world",

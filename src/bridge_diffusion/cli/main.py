@@ -15,6 +15,7 @@ from bridge_diffusion.cli import (
     info,
     plugins,
     report,
+    serve,
     train,
     train_text,
     world,
@@ -54,6 +55,7 @@ def _options(
 
 
 app.command("generate")(generate.generate)
+app.command("serve")(serve.serve)
 app.command("train")(train.train)
 app.command("train-text")(train_text.train_text)
 app.command("report")(report.report)

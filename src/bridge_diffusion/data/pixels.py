@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from bridge_diffusion.data.pairs import UnreadablePicture
+from bridge_diffusion.images.reading import UndecodablePicture, decode_rgb
 
 
 def read_picture(path: Path, key: str) -> Image.Image:
@@ -18,19 +19,9 @@ def read_picture(path: Path, key: str) -> Image.Image:
     UnreadablePicture if the file cannot be decoded to the end.
     """
     try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip at 255
-                image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image)
-            return image.convert("RGB")
-    except UnidentifiedImageError as error:
-        raise UnreadablePicture(key, "of no known format, or damaged") from error
-    except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
-        raise UnreadablePicture(key, str(error) or type(error).__name__) from error
+        return decode_rgb(path)
+    except UndecodablePicture as error:
+        raise UnreadablePicture(key, str(error)) from error
 
 
 def fit_square(image: Image.Image, size: int) -> Image.Image:

@@ -1,7 +1,7 @@
 """Draw pictures: one generator a picture, so that each can be drawn again on its own."""
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from diffusers import (
     AutoPipelineForInpainting,
     AutoPipelineForText2Image,
 )
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor
 
 from bridge_diffusion.data.pairs import UnreadablePicture
 from bridge_diffusion.data.pixels import read_picture
@@ -43,7 +45,27 @@ class Drawing:
     """Whether the model's safety checker replaced it with black."""
 
 
-def draw(opened: OpenedModel, request: GenerationRequest) -> Iterator[Drawing]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What is known at the end of a denoising step."""
+
+    number: int
+    """How many steps are done."""
+    of: int
+    """How many there are in all."""
+    pictures: tuple[int, ...]
+    """Which of the request's pictures, or of the requests, the batch holds; counted from 0."""
+    latents: Float[Tensor, "batch channels height width"]
+    """The clean latents as the sampler foresees them where it keeps them, else the noisy ones."""
+
+
+StepEnd = Callable[[Step], None]
+"""Called at the end of each step; what it raises ends the drawing."""
+
+
+def draw(
+    opened: OpenedModel, request: GenerationRequest, step_end: StepEnd | None = None
+) -> Iterator[Drawing]:
     """Draw a request's pictures one after another, with the seeds counting up.
 
     Pictures are not batched: batched arithmetic differs in the last bits, and then a picture could
@@ -53,49 +75,147 @@ def draw(opened: OpenedModel, request: GenerationRequest) -> Iterator[Drawing]:
         BridgeError: The size does not fit, a picture cannot be read, or the result has NaN.
     """
     pipe, inputs = _pipeline_for(opened, request)
+    for index, single in enumerate(singles(request)):
+        batch = {index: single}
+        # Prompted anew for each picture: a bridge's step window serves one run.
+        prompts = _prompts(opened, single)
+        yield _draw_batch(opened, pipe, inputs | prompts, batch, step_end)[index]
+
+
+def singles(request: GenerationRequest) -> Iterator[GenerationRequest]:
+    """The request of each picture alone, with its seed; drawn at random where none is given."""
     seed = request.seed if request.seed is not None else secrets.randbits(_RANDOM_SEED_BITS)
     for index in range(request.n):
-        single = replace(request, seed=seed + index, n=1)
-        # A fresh scheduler a picture: some keep the history of their last run.
-        pipe.scheduler = _scheduler(opened, request)
-        # Prompted anew for each picture: a bridge's step window serves one run.
-        image, blacked_out = _draw_one(pipe, single, inputs | _prompts(opened, request))
-        yield Drawing(
-            image=image,
-            seed=seed + index,
-            metadata=describe(opened, single, image.size),
-            blacked_out=blacked_out,
-        )
+        yield replace(request, seed=seed + index, n=1)
 
 
-def _draw_one(
+def draw_together(
+    opened: OpenedModel, requests: Sequence[GenerationRequest], step_end: StepEnd | None = None
+) -> Iterator[tuple[int, Drawing]]:
+    """Draw single pictures in batches, each from its own seed: the same pictures as alone.
+
+    The same but for the last bits of batched arithmetic; `draw` keeps those too. Each drawing comes
+    with its request's index. Prompts whose embeddings differ in length are no one batch.
+
+    Args:
+        requests: Of one picture each (`singles`), with one `batch_key` that is not None.
+
+    Raises:
+        BridgeError: As `draw`; then the pictures of that batch are lost.
+    """
+    pipe, inputs = _pipeline_for(opened, requests[0])
+    by_length: dict[Any, dict[int, dict[str, Any]]] = {}
+    for index, request in enumerate(requests):
+        prompts = _prompts(opened, request)
+        by_length.setdefault(_length(prompts), {})[index] = prompts
+    for group in by_length.values():
+        together = inputs | _together(list(group.values()))
+        if "image" in inputs:
+            together["image"] = [inputs["image"]] * len(group)
+        batch = {index: requests[index] for index in group}
+        yield from _draw_batch(opened, pipe, together, batch, step_end).items()
+
+
+def _draw_batch(
+    opened: OpenedModel,
     pipe: Any,
-    request: GenerationRequest,
-    inputs: Mapping[str, Any],
-) -> tuple[Image.Image, bool]:
-    assert request.seed is not None
-    generator = torch.Generator("cpu").manual_seed(request.seed)
+    inputs: dict[str, Any],
+    batch: Mapping[int, GenerationRequest],
+    step_end: StepEnd | None,
+) -> dict[int, Drawing]:
+    """Pictures that differ in texts, bridge scale and seed alone, by their indices."""
+    requests = list(batch.values())
+    # A fresh scheduler a run: some keep the history of their last one.
+    pipe.scheduler = _scheduler(opened, requests[0])
+    if step_end is not None:
+        inputs = _with_step_end(inputs, step_end, tuple(batch))
+    output = _run(pipe, requests, inputs)
+    flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(requests)
+    drawings = {}
+    for index, pixels, blacked_out in zip(batch, output.images, flagged, strict=True):
+        request = batch[index]
+        assert request.seed is not None
+        image = _image(pixels, request.seed)
+        drawings[index] = Drawing(
+            image=image,
+            seed=request.seed,
+            metadata=describe(opened, request, image.size),
+            blacked_out=bool(blacked_out),
+        )
+    return drawings
+
+
+def _run(pipe: Any, requests: Sequence[GenerationRequest], inputs: Mapping[str, Any]) -> Any:
+    generators = []
+    for request in requests:
+        assert request.seed is not None
+        generators.append(torch.Generator("cpu").manual_seed(request.seed))
     try:
-        output = pipe(
+        return pipe(
             **inputs,
-            num_inference_steps=request.steps,
-            guidance_scale=request.guidance,
-            generator=generator,
+            num_inference_steps=requests[0].steps,
+            guidance_scale=requests[0].guidance,
+            generator=generators[0] if len(generators) == 1 else generators,
             output_type="np",
         )
     except torch.OutOfMemoryError as error:
         raise BridgeError(
             "the GPU's memory is not enough; try --offload, --dtype fp16 or a smaller --size"
         ) from error
-    pixels = output.images[0]  # float 0..1
+
+
+def _image(pixels: Float[np.ndarray, "height width 3"], seed: int) -> Image.Image:
+    """Float 0..1 => uint8 0..255."""
     if not np.isfinite(pixels).all():
         raise BridgeError(
-            f"the picture of seed {request.seed} is not a number (NaN), so it was not saved; "
+            f"the picture of seed {seed} is not a number (NaN), so it was not saved; "
             "try --dtype fp32 (or bf16 on a GPU), and check the model with bdm doctor"
         )
-    image = Image.fromarray((pixels * 255).round().astype("uint8"))  # uint8 0..255
-    flagged = getattr(output, "nsfw_content_detected", None)
-    return image, bool(flagged and flagged[0])
+    return Image.fromarray((pixels * 255).round().astype("uint8"))
+
+
+def _length(prompts: Mapping[str, Any]) -> int | None:
+    """Rows of the embeddings; None for plain texts, which the pipeline itself makes equal."""
+    states = prompts.get("prompt_embeds")
+    return None if states is None else states.shape[1]
+
+
+def _together(prompts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The prompt arguments of single pictures as those of a batch.
+
+    Embeddings of one length are joined as they are, so that nothing is encoded differently.
+    """
+    first = prompts[0]
+    if len(prompts) == 1:
+        return first
+
+    def join(name: str) -> Any:
+        values = [prompt[name] for prompt in prompts]
+        if isinstance(values[0], Tensor):
+            return torch.cat(values)
+        if name == "callback_on_step_end":  # one window for all: its pack is the batch's
+            return values[0]
+        return None if all(value is None for value in values) else [value or "" for value in values]
+
+    return {name: join(name) for name in first}
+
+
+def _with_step_end(
+    inputs: dict[str, Any], step_end: StepEnd, pictures: tuple[int, ...]
+) -> dict[str, Any]:
+    """The arguments with a step's end told; a bridge's own step window stays before it."""
+
+    def tell(pipe: Any, index: int, timesteps: Any, values: dict[str, Any]) -> dict[str, Any]:
+        latents = values["latents"]
+        foreseen = getattr(pipe.scheduler, "model_outputs", [None])[-1]
+        if isinstance(foreseen, Tensor) and foreseen.shape == latents.shape:
+            latents = foreseen
+        step = Step(number=index + 1, of=pipe.num_timesteps, pictures=pictures, latents=latents)
+        step_end(step)
+        return values
+
+    window = inputs.get("callback_on_step_end")
+    return inputs | {"callback_on_step_end": tell if window is None else window.then(tell)}
 
 
 def _scheduler(opened: OpenedModel, request: GenerationRequest) -> Any:

@@ -1,7 +1,7 @@
 """Samplers by short name: diffusers' scheduler, its settings, and its name in an infotext."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from bridge_diffusion.generation.request import SchedulerName
 
@@ -38,6 +38,9 @@ _SAMPLERS: dict[str, _Sampler] = {
     "unipc": _Sampler(scheduler="UniPCMultistepScheduler", infotext="UniPC"),
     "lcm": _Sampler(scheduler="LCMScheduler", infotext="LCM"),
 }
+
+SCHEDULERS: tuple[SchedulerName, ...] = get_args(SchedulerName)
+"""All short names, the default first."""
 
 
 def make_scheduler(name: SchedulerName, config: Any) -> Any:

@@ -9,12 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.images.reading import check_pixels
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _QUALITY = {"JPEG": 95, "WEBP": 95}
@@ -66,14 +67,22 @@ def encode_image(image: Image.Image, suffix: str, metadata: ImageMetadata) -> by
     return buffer.getvalue()
 
 
-def read_metadata(path: Path) -> ImageMetadata:
+def read_metadata(
+    path: Path | BinaryIO, *, most_pixels: int | None = None, name: str = ""
+) -> ImageMetadata:
     """The metadata of a picture, ours or another program's.
+
+    Args:
+        most_pixels: A picture that says it has more is not decoded.
+        name: What a message calls the picture; its path where none is given.
 
     Raises:
         BridgeError: The file is missing or is no picture.
     """
+    name = name or str(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=tuple(set(FORMATS.values()))) as image:
+            check_pixels(image, most_pixels)
             if image.format == "PNG":
                 image.load()  # text chunks may follow the pixels
                 text = getattr(image, "text", {})
@@ -83,10 +92,11 @@ def read_metadata(path: Path) -> ImageMetadata:
                 record = _record(fields.get(ExifTags.Base.MakerNote))
                 infotext = _comment(fields.get(ExifTags.Base.UserComment), ours=record is not None)
     except FileNotFoundError:
-        raise BridgeError(f"no picture at {path}; check the path") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise BridgeError(f"no picture at {name}; check the path") from None
+    except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
+        reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error
         raise BridgeError(
-            f"{path} cannot be read as a picture ({error}); give a PNG, JPEG or WebP"
+            f"{name} cannot be read as a picture ({reason}); give a PNG, JPEG or WebP"
         ) from error
     return ImageMetadata(infotext=infotext, record=record)
 

@@ -1,0 +1,194 @@
+"""The models, bridges and plug-ins that requests may name. A request never names a path."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.generation.request import NO_BRIDGE
+from bridge_diffusion.generation.sources import locate_bridge, locate_model
+from bridge_diffusion.identify import Identity, identify
+from bridge_diffusion.plugins.naming import parse_lora, plugin_name, plugins_in, take_tags
+from bridge_diffusion.server.settings import ServerSettings
+from bridge_diffusion.worlds.emoji.paths import shipped_languages
+
+WORLD = "emoji"
+_WORLD_BRIDGE = "zh"
+# The field of a request for each kind of plug-in; other kinds are not listed.
+PLUGIN_FIELDS = {
+    "LoRA": "lora",
+    "textual inversion": "embedding",
+    "ControlNet": "control_net",
+    "IP-Adapter": "ip_adapter",
+    "VAE": "vae",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A backbone that may be named."""
+
+    name: str
+    """What requests call it."""
+    source: str | None
+    """What `GenerationRequest.model` is given; None for the emoji world."""
+    family: str | None
+    """"sd15" or "sdxl"; None for a hub name, which is not looked up."""
+    bridges: tuple[str, ...]
+    """Names of the bridges of its family, the default one first, and "none" last."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BridgeEntry:
+    """A bridge that may be named."""
+
+    name: str
+    """What requests call it."""
+    source: str
+    """What `GenerationRequest.bridge` is given."""
+    family: str | None
+    """"sd15" or "sdxl"; None for a hub name."""
+    of_world: bool = False
+    """Whether it belongs to the emoji world, whose backbone alone it fits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plugin:
+    """A plug-in that may be named."""
+
+    name: str
+    """Its file's name without the suffix."""
+    kind: str
+    """As `identify` says."""
+    field: str
+    """The field of a request that takes it."""
+    family: str | None
+    """The family that it was made for, where it says so."""
+    details: Mapping[str, object]
+    """Rank, trigger words and the like."""
+
+
+class Catalog:
+    """What is there, by name. Models and bridges are fixed; plug-ins are looked up each time."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Raises `BridgeError` for a source that is missing, of another kind, or named twice."""
+        self._folder = settings.plugins
+        bridges = [
+            BridgeEntry(name=name, source=name, family="sd15", of_world=True)
+            for name in shipped_languages()
+        ]
+        for source in settings.bridges:
+            found = locate_bridge(source)
+            family = found.family if isinstance(found, Identity) else None
+            bridges.append(BridgeEntry(name=_short(source), source=source, family=family))
+        self.bridges = _by_name(bridges, "--bridge")
+        shipped = sorted(shipped_languages(), key=lambda name: (name != _WORLD_BRIDGE, name))
+        models = [Model(name=WORLD, source=None, family="sd15", bridges=(*shipped, NO_BRIDGE))]
+        for source in settings.models:
+            identity = locate_model(source)
+            family = identity.family if identity is not None else None
+            fitting = [
+                bridge.name
+                for bridge in bridges
+                if not bridge.of_world
+                and (None in (family, bridge.family) or family == bridge.family)
+            ]
+            models.append(
+                Model(
+                    name=_short(source),
+                    source=source,
+                    family=family,
+                    bridges=(*fitting, NO_BRIDGE),
+                )
+            )
+        self.models = _by_name(models, "--model")
+
+    def model(self, name: str | None) -> Model:
+        """The model of that name, or the emoji world. Raises `BridgeError` for an unknown one."""
+        if (name or WORLD) not in self.models:
+            raise BridgeError(f"no model {name!r} here; there are: {', '.join(self.models)}")
+        return self.models[name or WORLD]
+
+    def bridge(self, name: str | None, model: Model) -> str:
+        """The name of a model's bridge. Raises `BridgeError` for one that it does not have."""
+        if name is None:
+            return model.bridges[0]
+        if name not in model.bridges:
+            raise BridgeError(
+                f"no bridge {name!r} for the model {model.name}; there are: "
+                f"{', '.join(model.bridges)}"
+            )
+        return name
+
+    def plugins(self) -> list[Plugin]:
+        """The plug-ins in the folder that can be read, safetensors alone."""
+        return [plugin for plugin, _ in self._plugins()]
+
+    def plugin_path(self, name: str, field: str) -> Path:
+        """Where the plug-in of that name is. Raises `BridgeError` where there is none, or two."""
+        listed = list(self._plugins())
+        found = [path for plugin, path in listed if (plugin.name, plugin.field) == (name, field)]
+        if len(found) != 1:
+            known = sorted({plugin.name for plugin, _ in listed if plugin.field == field})
+            raise BridgeError(
+                f"{'several plug-ins' if found else 'no plug-in'} {name!r} for {field}; there are: "
+                f"{', '.join(known) or 'none'}"
+            )
+        return found[0]
+
+    def lora(self, text: str) -> str:
+        """A LoRA named as "name:0.8" => the same with its path. Raises `BridgeError`."""
+        use = parse_lora(text)
+        return f"{self.plugin_path(use.name, 'lora')}:{use.weight:g}"
+
+    def check_tags(self, *prompts: str) -> None:
+        """Raises `BridgeError` for a tag in a prompt that names no LoRA of the list."""
+        for prompt in prompts:
+            for use in take_tags(prompt)[1]:
+                self.plugin_path(use.name, "lora")
+
+    def _plugins(self) -> Iterator[tuple[Plugin, Path]]:
+        if self._folder is None:
+            return
+        for path in plugins_in(self._folder):
+            if path.is_file() and path.suffix.lower() != ".safetensors":
+                continue  # a pickle is never opened for a request
+            if path.is_dir() and not any(path.rglob("*.safetensors")):
+                continue
+            try:
+                identity = identify(path)
+            except (BridgeError, OSError):
+                continue
+            field = PLUGIN_FIELDS.get(identity.kind)
+            if field is not None:
+                details = {k: v for k, v in identity.details.items() if k != "metadata"}
+                yield (
+                    Plugin(
+                        name=plugin_name(path),
+                        kind=identity.kind,
+                        field=field,
+                        family=identity.family,
+                        details=details,
+                    ),
+                    path,
+                )
+
+
+def _short(source: str) -> str:
+    """A source's name for requests: the last part of its path or hub name, without a suffix."""
+    path = Path(source).expanduser()
+    return path.stem if path.is_file() else path.name
+
+
+_Entry = TypeVar("_Entry", Model, BridgeEntry)
+
+
+def _by_name(entries: list[_Entry], flag: str) -> dict[str, _Entry]:
+    names = [entry.name for entry in entries]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise BridgeError(
+            f"{flag}: two of them are called {twice[0]!r}; rename one, as requests name them so"
+        )
+    return {entry.name: entry for entry in entries}

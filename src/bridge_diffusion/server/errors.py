@@ -1,0 +1,105 @@
+"""Errors as clients get them: one line, no stack trace, and nothing of what they sent."""
+
+import logging
+import re
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.server.orders import validation_line
+from bridge_diffusion.server.queue import QueueFull
+
+_log = logging.getLogger(__name__)
+
+_OPENAI = "/v1/"
+
+
+class Problem(BaseModel):
+    """What went wrong."""
+
+    detail: str
+    """One line: what was got, what is allowed."""
+
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "The body cannot be read"},
+    401: {"model": Problem, "description": "The token is missing or wrong"},
+    403: {"model": Problem, "description": "The page or the host that asks is not allowed"},
+    404: {"model": Problem, "description": "There is no such thing"},
+    413: {"model": Problem, "description": "The body is too large"},
+    422: {"model": Problem, "description": "A value is not allowed"},
+    429: {"model": Problem, "description": "The queue is full"},
+}
+
+
+class OpenAIError(BaseModel):
+    """What went wrong, as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIProblem(BaseModel):
+    """What went wrong, as OpenAI's clients read it."""
+
+    error: OpenAIError
+
+
+OPENAI_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {**entry, "model": OpenAIProblem} for status, entry in PROBLEMS.items()
+}
+
+# The command line's options are a request's fields here.
+_FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
+
+
+def as_line(error: BridgeError) -> str:
+    """A mistake in the words of the interfaces: `--init-image` is `init_image` there."""
+    text = " ".join(str(error).split())
+    return _FLAG.sub(lambda match: match[1].replace("-", "_"), text)
+
+
+def problem(path: str, status: int, detail: str) -> JSONResponse:
+    """An error's response in the shape of the interface that a path belongs to."""
+    detail = detail.encode(errors="replace").decode()  # a client's text may be no valid Unicode
+    if not path.startswith(_OPENAI):
+        return JSONResponse({"detail": detail}, status)
+    kinds = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error"}
+    error = {
+        "message": detail,
+        "type": kinds.get(status, "invalid_request_error"),
+        "param": None,
+        "code": None,
+    }
+    return JSONResponse({"error": error}, status)
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Answer every error of an application in one line."""
+
+    @app.exception_handler(BridgeError)
+    def refuse(request: Request, error: BridgeError) -> JSONResponse:
+        status = 429 if isinstance(error, QueueFull) else 422
+        return problem(request.url.path, status, as_line(error))
+
+    @app.exception_handler(RequestValidationError)
+    def refuse_values(request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(request.url.path, 422, validation_line(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    def refuse_request(request: Request, error: HTTPException) -> JSONResponse:
+        response = problem(request.url.path, error.status_code, str(error.detail))
+        response.headers.update(error.headers or {})
+        return response
+
+    @app.exception_handler(Exception)
+    def fail(request: Request, error: Exception) -> JSONResponse:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return problem(request.url.path, 500, "the server failed; its log says more")

@@ -1,0 +1,1 @@
+"""The HTTP interfaces: our own, OpenAI's and AUTOMATIC1111's."""

@@ -1,0 +1,51 @@
+"""Run the server: one process with the page and the interfaces, until it is told to end."""
+
+import socket
+
+import uvicorn
+
+from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.server.app import create_app
+from bridge_diffusion.server.service import open_service
+from bridge_diffusion.server.settings import ServerSettings
+
+_SECONDS_TO_END = 3
+
+
+def serve(settings: ServerSettings) -> None:
+    """Serve until a signal.
+
+    Raises:
+        BridgeError: The address is taken, the data folder cannot be used, or a source is wrong.
+    """
+    listening = listen(settings.host, settings.port)
+    with listening:
+        service = open_service(settings)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        address = f"http://{host}:{listening.getsockname()[1]}/"
+        print(f"bdm serves at {address}" + ("?token=TOKEN" if settings.token else ""), flush=True)
+        config = uvicorn.Config(
+            create_app(service),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_SECONDS_TO_END,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises `BridgeError` where the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(512)
+    except OSError as error:
+        listening.close()
+        raise BridgeError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}); give another --port"
+        ) from error
+    return listening
