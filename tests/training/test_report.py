@@ -24,7 +24,8 @@ def run(tmp_path: Path) -> Path:
     curves = CurveFile(folder, 0)
     for images in (16, 32):
         values = {"loss": 1 / images, "unweighted": 1 / images, "images_per_second": 2.0}
-        curves.add({**values, "loss_by_timestep/0-249": 0.5, "peak_memory_gib": 1.5}, images)
+        bands = {f"loss_by_timestep/{band}": 0.5 for band in ("1000-1499", "0-499", "500-999")}
+        curves.add({**values, **bands, "peak_memory_gib": 1.5}, images)
         curves.add({"of its own": 3.0}, images)
     for number in range(1, 21):
         Image.new("RGB", (8, 8)).save(folder / "samples" / f"{number:08d}.png")
@@ -40,6 +41,8 @@ def test_the_report_tells_the_run_and_needs_no_other_file(run: Path) -> None:
     assert "damaged.png" in page
     assert "红包 &lt;b&gt;" in page
     assert "zh &lt;1&gt;" in page
+    places = [page.index(f"</i>{band}<") for band in ("0-499", "500-999", "1000-1499")]
+    assert places == sorted(places)
     assert "of its own" in page, "a curve that nobody foresaw is drawn too"
     assert page.count("data:image/png;base64,") == 6
     assert "6 of 20 grids" in page

@@ -7,7 +7,7 @@ from html import escape
 from bridge_diffusion.training.curves import Points
 
 _WIDTH, _HEIGHT = 520, 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 20, 12, 30
 _MOST_POINTS = 400  # of a curve; more are averaged in groups
 # Okabe & Ito 2008: told apart by the colour-blind too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -29,9 +29,7 @@ def line_chart(title: str, curves: Mapping[str, Points]) -> str:
     parts = [_axes(place, x_ticks, y_ticks)]
     for colour, points in zip(_repeated(len(drawn)), drawn.values(), strict=True):
         line = " ".join(f"{place.x(images):.1f},{place.y(value):.1f}" for images, value in points)
-        parts.append(
-            f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.6"/>'
-        )
+        parts.append(f'<polyline points="{line}" stroke="{colour}"/>')
         if len(points) == 1:
             x, y = place.x(points[0][0]), place.y(points[0][1])
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>')
@@ -45,9 +43,7 @@ def line_chart(title: str, curves: Mapping[str, Points]) -> str:
 def ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers from at most `low` to at least `high`; at least two."""
     if not high > low:
-        low, high = (
-            (low - 0.5, high + 0.5) if low == 0 else (low - abs(low) / 2, high + abs(high) / 2)
-        )
+        low, high = (0.0, 1.0) if low == 0 else (low - abs(low) / 2, high + abs(high) / 2)
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * (1 - 1e-9))

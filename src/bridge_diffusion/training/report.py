@@ -7,6 +7,7 @@ likes, also while the run goes on.
 import base64
 import html
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,7 @@ def _charts(curves: Mapping[str, Points]) -> str:
         chosen = {
             name.removeprefix(wanted) if wanted.endswith("/") else name: points
             for wanted in names
-            for name, points in curves.items()
+            for name, points in sorted(curves.items(), key=_in_numbers)
             if name == wanted or (wanted.endswith("/") and name.startswith(wanted))
         }
         if "unweighted" in chosen and chosen["unweighted"] == chosen.get("loss"):
@@ -112,6 +113,12 @@ def _charts(curves: Mapping[str, Points]) -> str:
         figures.append(line_chart(title, chosen))
     figures += [line_chart(name, {name: curves[name]}) for name in sorted(curves.keys() - shown)]
     return f'<h2>Curves over images</h2><div class="charts">{"".join(figures)}</div>'
+
+
+def _in_numbers(curve: tuple[str, Points]) -> list[tuple[int, str]]:
+    """Bands in the order of their timesteps, which is not that of their letters."""
+    parts = re.split(r"(\d+)", curve[0])
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def _samples(run_dir: Path, prompts: Sequence[str]) -> str:
