@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_server import ComfyUI, Graph, GraphError
-from diffusers import StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline, UNet2DConditionModel
 from graphs import SIZE, assert_same, bridged, changed, drawing_with
 from matrix.networks import (
     NATIVE_WIDTHS,
@@ -25,15 +25,6 @@ pytestmark = pytest.mark.full
 
 NATIVE, NEGATIVE = "一只红色的狐狸", "模糊"
 SCALING = 0.13025
-# ComfyUI's SDXL has 32 norm groups and 256 features for each size number.
-LEVELS = {
-    "block_out_channels": (32, 64),
-    "attention_head_dim": (4, 8),
-    "norm_num_groups": 32,
-    "transformer_layers_per_block": (1, 2),
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": POOLED_WIDTH + 6 * 256,
-}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +44,22 @@ def english(comfyui: ComfyUI) -> EnglishEmbeddings:
 
 @pytest.fixture(scope="module")
 def pipe() -> StableDiffusionXLPipeline:
-    return StableDiffusionXLPipeline(**make_parts("sdxl", **LEVELS))
+    """As ComfyUI wants it: 32 norm groups, and 256 features for each size number."""
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        attention_head_dim=(4, 8),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 2),
+        cross_attention_dim=56,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=POOLED_WIDTH + 6 * 256,
+    )
+    return StableDiffusionXLPipeline(**{**make_parts("sdxl"), "unet": drawn(unet, seed=1)})
 
 
 @pytest.fixture(scope="module")
@@ -97,5 +103,5 @@ def test_a_bridge_of_another_family_is_refused(
 ) -> None:
     (comfyui.models("bridges") / "sd15").symlink_to(reference_weights / "controlnet")
     loader = {"bridge_name": "sd15", "text_encoder": str(chinese_clip_folder)}
-    with pytest.raises(GraphError, match="is for Stable Diffusion 1.5 with"):
+    with pytest.raises(GraphError, match=r"is for Stable Diffusion 1\.5 with"):
         comfyui.run(changed(graph, bridge=loader))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from comfyui_server import ComfyUI, Graph
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 from matrix.lora_files import as_kohya
 from matrix.networks import drawn
 from original_layout import original_layout
@@ -21,6 +21,8 @@ pytestmark = pytest.mark.full
 FOLDER = Path(__file__).parents[2] / "comfyui" / "example_workflows"
 _AUTOENCODER = """
 import sys
+from comfy.cli_args import args
+args.cpu = True
 from comfy.taesd.taesd import TAESD
 from safetensors.torch import save_file
 save_file(TAESD().state_dict(), sys.argv[1])
@@ -62,11 +64,10 @@ def installed(
     encoder = comfyui.models("text_encoders") / "chinese-clip-vit-huge-patch14"
     shutil.copytree(chinese_clip_folder, encoder)
 
-    class Pipe:
-        """What the LoRA's writer reads of a pipeline."""
-
-    Pipe.unet, Pipe.text_encoder, Pipe.text_encoder_2 = unet, clip, None
-    save_file(as_kohya(Pipe, seed=5), comfyui.models("loras") / "style.safetensors")
+    pipe = StableDiffusionPipeline.from_pretrained(
+        reference_weights, text_encoder=clip, safety_checker=None, requires_safety_checker=False
+    )
+    save_file(as_kohya(pipe, seed=5), comfyui.models("loras") / "style.safetensors")
     net = drawn(ControlNetModel.from_unet(unet), seed=6)
     net_file = comfyui.models("controlnet") / "control_v11p_sd15_canny.safetensors"
     save_file({f"control_model.{k}": v for k, v in original_layout(net, comfyui).items()}, net_file)
