@@ -11,6 +11,7 @@ the branch is added. No switch is needed for that.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +31,7 @@ from bridge_diffusion.training.examples import Examples, encode_backbone_texts
 from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.order import ShuffledOrder
+from bridge_diffusion.training.seeds import draw_each
 
 _PICTURES_AT_ONCE = 8
 
@@ -121,12 +123,12 @@ class BranchTask:
     def batch(self, index: int) -> Batch:
         return self.examples.batch(self._order.batch(index))
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Mean squared error of the prediction; "unweighted" is the same without min-SNR."""
         encoded = self.examples.encoded(batch)
         z = encoded.latents
-        noise = torch.randn(z.shape, generator=generator).to(z)
-        t = self._timesteps(len(z), generator).to(z.device)
+        noise = draw_each(generators, lambda g: torch.randn(z.shape[1:], generator=g)).to(z)
+        t = draw_each(generators, self._timestep).to(z.device)
         noisy = self.scheduler.add_noise(z, noise, t)
         target = noise
         if self.scheduler.config.prediction_type == "v_prediction":
@@ -165,13 +167,13 @@ class BranchTask:
             branch = copy.deepcopy(branch).half()
         Bridge(branch, self.bridge.text_encoder, self.bridge.config).save_pretrained(folder)
 
-    def _timesteps(self, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
-        """Timesteps 0..T-1."""
+    def _timestep(self, generator: torch.Generator) -> Int[Tensor, ""]:
+        """A timestep 0..T-1."""
         steps = self.scheduler.config.num_train_timesteps
         if self.options.timestep_logit_mean is None:
-            return torch.randint(steps, (count,), generator=generator)
-        logits = self.options.timestep_logit_mean + torch.randn(count, generator=generator)
-        return (logits.sigmoid() * steps).long().clamp(max=steps - 1)
+            return torch.randint(steps, (), generator=generator)
+        logit = self.options.timestep_logit_mean + torch.randn((), generator=generator)
+        return (logit.sigmoid() * steps).long().clamp(max=steps - 1)
 
     def _backbone(
         self,

@@ -4,7 +4,7 @@ run_dir/checkpoints/00020000/          the number is the count of images trained
     model.safetensors                  the trained weights
     ema.safetensors                    their moving average, if there is one
     optimizer.safetensors              AdamW's moments, as "<weight>.<moment>"
-    state.json                         {"images": ..., "step": ...}
+    state.json                         {"images": ..., "step": ..., "skipped": ...}
 """
 
 import errno
@@ -44,7 +44,9 @@ class TrainingState:
     images: int = 0
     """Images trained on so far."""
     step: int = 0
-    """Steps of the optimiser so far."""
+    """Steps of the optimiser so far, skipped ones included."""
+    skipped: int = 0
+    """Steps that were left out because their gradient was not finite."""
 
     def save(self, folder: Path) -> None:
         """Write the state into an existing empty folder."""
@@ -58,8 +60,10 @@ class TrainingState:
             for name, weight in self.module.named_parameters()
             for moment, value in self.optimizer.state.get(weight, {}).items()
         }
+        # bitsandbytes counts steps in plain numbers.
+        moments = {name: torch.as_tensor(value) for name, value in moments.items()}
         save_file(_on_disk(moments), folder / "optimizer.safetensors")
-        text = json.dumps({"images": self.images, "step": self.step})
+        text = json.dumps({"images": self.images, "step": self.step, "skipped": self.skipped})
         (folder / "state.json").write_text(text + "\n", encoding="utf-8")
 
     def load(self, folder: Path) -> None:
@@ -79,9 +83,10 @@ class TrainingState:
         if self.ema is not None and average is not None:
             shadows = dict(zip(parameters, self.ema.shadow_params, strict=True))
             _copy(average, shadows, folder / "ema.safetensors")
-            self.ema.optimization_step = counts["step"]
+            self.ema.optimization_step = counts["step"] - counts.get("skipped", 0)
         self._load_moments(moments, parameters, folder / "optimizer.safetensors")
         self.images, self.step = counts["images"], counts["step"]
+        self.skipped = counts.get("skipped", 0)
 
     def _load_moments(
         self, moments: dict[str, Tensor], parameters: dict[str, nn.Parameter], file: Path
@@ -93,8 +98,10 @@ class TrainingState:
             weight = parameters[name]
             if value.shape == weight.shape:
                 # zeros_like keeps the weight's memory order, which the file does not.
-                value = torch.zeros_like(weight, requires_grad=False).copy_(value)
-            self.optimizer.state[weight][moment] = value.to(weight.device)
+                like = torch.zeros_like(weight, requires_grad=False, dtype=value.dtype)
+                value = like.copy_(value)
+            counts = moment == "step" and not isinstance(self.optimizer, torch.optim.AdamW)
+            self.optimizer.state[weight][moment] = int(value) if counts else value.to(weight.device)
 
 
 def save_checkpoint(state: TrainingState, folder: Path, keep: int) -> Path:

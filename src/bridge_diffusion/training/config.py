@@ -19,6 +19,12 @@ FREE_ON_RESUME = frozenset(
         "keep_checkpoints",
         "device",
         "progress",
+        # Their product alone decides the weights: `images_per_step`.
+        "batch_size",
+        "accumulate",
+        "processes",
+        "on_nan",
+        "nan_limit",
     }
 )
 
@@ -32,15 +38,20 @@ class LoopConfig:
     images: int
     """Length of the whole run, in images; resuming with a larger number goes on."""
     batch_size: int
-    """Images of one `task.batch(index)`."""
+    """Images of one `task.batch(index)`, which one process takes at once."""
     accumulate: int = 1
-    """Batches whose gradients are averaged into one step of the optimiser."""
+    """Batches of each process whose gradients are averaged into one step of the optimiser."""
+    processes: int = 1
+    """Processes that train together. A run may go on with other numbers of images at once, batches
+    and processes, as long as their product stays the same."""
     learning_rate: float = 1e-4
     """Peak learning rate of AdamW."""
     warmup_images: int = 0
     """Images over which the learning rate rises linearly from 0 to its peak."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Learning rate after the warm-up: held, or a half cosine down to 0 at `images`."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """AdamW with moments in float32 (torch's fused one), or in 8 bits (that of bitsandbytes)."""
     weight_decay: float = 1e-2
     """Decoupled weight decay of matrices and kernels; biases and norms get none."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -53,6 +64,10 @@ class LoopConfig:
     """Arithmetic of the loss; the trained weights and their average stay float32."""
     channels_last: bool = True
     """Keep convolution weights in channels-last memory order, which is faster for UNets."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What to do about a step whose gradient is not finite: end the run, or leave the step out."""
+    nan_limit: int = 100
+    """Steps that may be left out in the whole run before it ends nonetheless."""
     seed: int = 0
     """Seed of the noise, of dropout, and (by the task) of the batches."""
     log_every: int = 1_000
@@ -75,6 +90,8 @@ class LoopConfig:
             "images": 1,
             "batch_size": 1,
             "accumulate": 1,
+            "processes": 1,
+            "nan_limit": 0,
             "warmup_images": 0,
             "weight_decay": 0,
             "grad_clip": 0,
@@ -96,6 +113,8 @@ class LoopConfig:
         for name, allowed in (
             ("precision", ("fp32", "bf16")),
             ("schedule", ("constant", "cosine")),
+            ("on_nan", ("stop", "skip")),
+            ("optimizer", ("adamw", "adamw8bit")),
         ):
             if getattr(self, name) not in allowed:
                 raise BridgeError(
@@ -104,7 +123,8 @@ class LoopConfig:
 
     @property
     def images_per_step(self) -> int:
-        return self.batch_size * self.accumulate
+        """Images of one step of the optimiser, of all processes together: the global batch."""
+        return self.batch_size * self.accumulate * self.processes
 
     def learning_rate_at(self, images: int) -> float:
         """Learning rate of the step that starts after `images` images."""
@@ -122,6 +142,7 @@ class LoopConfig:
         values = dataclasses.asdict(self)
         del values["run_dir"]
         values["betas"] = list(self.betas)
+        values["images_per_step"] = self.images_per_step
         return values
 
 
@@ -130,3 +151,9 @@ def seconds_in(minutes: float | None) -> float | None:
     if minutes is not None and not minutes > 0:
         raise BridgeError(f"--minutes is {minutes:g}, it must be above 0")
     return None if minutes is None else 60 * minutes
+
+
+def check_stall_minutes(minutes: float) -> None:
+    """BridgeError unless `--stall-minutes` is a time."""
+    if not 0 < minutes < math.inf:
+        raise BridgeError(f"--stall-minutes is {minutes:g}, it must be above 0")

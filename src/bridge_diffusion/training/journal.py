@@ -90,3 +90,30 @@ class Journal:
         write_file(encoded.getvalue(), self._folder / "samples" / f"{images:08d}.png")
         pixels = np.asarray(image.convert("RGB"))
         self._writer.add_image("samples", pixels, images, dataformats="HWC")
+
+
+class SilentJournal:
+    """What the processes tell that do not write."""
+
+    def __enter__(self) -> "SilentJournal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        """Nothing: the first process says it."""
+
+    def advance(self, images: int) -> None:
+        """Nothing."""
+
+    def scalars(self, values: Mapping[str, float], images: int) -> None:
+        """Nothing."""
+
+    def picture(self, image: Image.Image, images: int) -> None:
+        """Nothing."""

@@ -17,7 +17,7 @@ def check_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
     """BridgeError unless run_dir is new, or empty, or holds this very run. Writes nothing."""
     file = config.run_dir / _FILE
     if file.is_file():
-        _check_same_run(file, _described(config, details))
+        _check_same_run(file, described(config, details))
     elif config.run_dir.exists() and not config.run_dir.is_dir():
         raise BridgeError(f"{config.run_dir} is a file; give another folder for the run")
     elif config.run_dir.is_dir() and any(config.run_dir.iterdir()):
@@ -30,7 +30,7 @@ def open_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
     """Check as `check_run` does, then write run_dir/config.json."""
     check_run(config, details)
     file = config.run_dir / _FILE
-    text = json.dumps(_described(config, details), indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(described(config, details), indent=2, ensure_ascii=False) + "\n"
     write_file(text.encode(), file)
 
 
@@ -53,6 +53,15 @@ def _check_same_run(file: Path, wanted: dict[str, Any]) -> None:
         parts = {part: dict(found[part]) for part in ("loop", "task")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BridgeError(f"{file} cannot be read ({error}); give another folder") from error
+    loop = parts["loop"]
+    if "images_per_step" not in loop:  # of an earlier version: one process, one optimiser
+        loop["images_per_step"] = loop.get("batch_size", 0) * loop.get("accumulate", 1)
+        loop["optimizer"] = "adamw"
+    if (before := loop["images_per_step"]) != (now := wanted["loop"]["images_per_step"]):
+        raise BridgeError(
+            f"{file.parent} was started with {before} images a step, not {now}: choose batch size "
+            f"x accumulate x processes so that it is {before} again, or give another folder"
+        )
     for part, free in (("loop", FREE_ON_RESUME), ("task", frozenset[str]())):
         for name in sorted((parts[part].keys() | wanted[part].keys()) - free):
             before, now = parts[part].get(name), wanted[part].get(name)
@@ -63,7 +72,7 @@ def _check_same_run(file: Path, wanted: dict[str, Any]) -> None:
                 )
 
 
-def _described(config: LoopConfig, details: Mapping[str, Any]) -> dict[str, Any]:
+def described(config: LoopConfig, details: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON will give it back (tuples become lists), so that both sides compare equal."""
     both = {"loop": config.to_json(), "task": dict(details)}
     plain: dict[str, Any] = json.loads(json.dumps(both, default=str))
