@@ -22,7 +22,7 @@ def config(run_dir: Path) -> LoopConfig:
 def new_module() -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        # Large enough for 8 bits (4096 numbers), and in another memory order than the file.
+        # Large enough for 8 bits (4096 numbers), with kernels that could have another memory order.
         return nn.Sequential(nn.Conv2d(32, 32, 3), nn.Conv2d(32, 1, 1))
 
 

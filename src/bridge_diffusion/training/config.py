@@ -63,7 +63,8 @@ class LoopConfig:
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the loss; the trained weights and their average stay float32."""
     channels_last: bool = True
-    """Keep convolution weights in channels-last memory order, which is faster for UNets."""
+    """Keep convolution weights in channels-last memory order, which is faster for UNets; not with
+    adamw8bit, which cannot."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do about a step whose gradient is not finite: end the run, or leave the step out."""
     nan_limit: int = 100

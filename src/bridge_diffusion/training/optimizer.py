@@ -22,7 +22,8 @@ def initial_state(module: nn.Module, config: LoopConfig, processes: Processes) -
         kinds = sorted({str(weight.dtype) for weight in weights}) or ["none"]
         raise BridgeError(f"weights to train are {', '.join(kinds)}; load the model in float32")
     module.to(config.device)
-    if config.channels_last:
+    # bitsandbytes puts weights back into plain order at its first step, and its moments not.
+    if config.channels_last and config.optimizer == "adamw":
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     ema = None
