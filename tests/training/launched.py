@@ -114,6 +114,9 @@ class Denoise:
     def export(self, folder: Path) -> None:
         save_file(self.module.state_dict(), folder / "weights.safetensors")
 
+    def export_of(self, module: nn.Module, folder: Path) -> None:
+        save_file(module.state_dict(), folder / "weights.safetensors")
+
     def _have_an_accident(self) -> None:
         """What the test asked to happen to this process at this loss."""
         if self.losses == 1 and "kill_within" in self.asked:

@@ -51,6 +51,13 @@ def assert_same_bits(a: Path, b: Path) -> None:
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
+def assert_close(a: Path, b: Path) -> None:
+    first, second = state(a), state(b)
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("processes", "batch_size", "accumulate"), [(2, 4, 1), (2, 2, 2), (1, 4, 2), (4, 2, 1)]
 )
@@ -67,9 +74,7 @@ def test_any_split_of_a_step_has_the_same_course(
     ):
         assert images == at
         assert loss == pytest.approx(other, rel=1e-5)
-    one, many = state(tmp_path / "one"), state(tmp_path / "split")
-    for name in one:
-        torch.testing.assert_close(one[name], many[name], rtol=1e-3, atol=1e-5)
+    assert_close(tmp_path / "one", tmp_path / "split")
 
 
 def test_every_pair_is_seen_once_an_epoch(launch: Any, tmp_path: Path) -> None:
@@ -138,9 +143,7 @@ def test_a_run_goes_on_with_another_number_of_processes(launch: Any, tmp_path: P
     launch(2, options(tmp_path / "b", time_limit=1e-6))
     ended = launch(1, options(tmp_path / "b", accumulate=2))
     assert ended.codes == [0]
-    a, b = state(tmp_path / "a"), state(tmp_path / "b")
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=1e-3, atol=1e-5)
+    assert_close(tmp_path / "a", tmp_path / "b")
 
 
 def test_another_global_batch_is_another_run(launch: Any, tmp_path: Path) -> None:
@@ -156,9 +159,7 @@ def test_captions_are_told_from_the_pictures_of_all_processes(launch: Any, tmp_p
     assert ended.codes == [0, 0], ended.errors
     for (_, loss), (_, other) in zip(curve(tmp_path / "one"), curve(tmp_path / "two"), strict=True):
         assert loss == pytest.approx(other, rel=1e-5)
-    one, two = state(tmp_path / "one"), state(tmp_path / "two")
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5)
+    assert_close(tmp_path / "one", tmp_path / "two")
 
 
 def test_processes_with_different_settings_are_refused(launch: Any, tmp_path: Path) -> None:
@@ -166,3 +167,36 @@ def test_processes_with_different_settings_are_refused(launch: Any, tmp_path: Pa
     assert ended.codes == [2, 2]
     assert all("process 1 of 2 has data = 'b' where process 0 has 'a'" in e for e in ended.errors)
     assert not tmp_path.joinpath("config.json").exists()
+
+
+def test_a_split_branch_has_the_same_course_and_whole_checkpoints(
+    launch: Any, tmp_path: Path
+) -> None:
+    launch(1, options(tmp_path / "one", batch_size=8))
+    halves = options(tmp_path / "two", shard=True)
+    stopped = launch(2, halves, task={"signals": [(1, 4, signal.SIGTERM)]})
+    assert stopped.codes == [0, 0], stopped.errors
+    ended = launch(2, halves)
+    assert ended.codes == [0, 0], ended.errors
+    assert_close(tmp_path / "one", tmp_path / "two")
+    one, two = (tmp_path / name / "export" / "weights.safetensors" for name in ("one", "two"))
+    for name, tensor in load_file(one).items():
+        torch.testing.assert_close(tensor, load_file(two)[name], rtol=1e-3, atol=1e-5)
+
+
+def test_a_split_run_is_continued_exactly_and_in_one_process(launch: Any, tmp_path: Path) -> None:
+    halves = [options(tmp_path / name, accumulate=2, shard=True) for name in "ab"]
+    launch(2, halves[0])
+    launch(2, {**halves[1], "time_limit": 1e-6})
+    assert launch(2, halves[1]).codes == [0, 0]
+    assert_same_bits(tmp_path / "a", tmp_path / "b")
+    launch(2, {**halves[1], "run_dir": tmp_path / "c", "time_limit": 1e-6})
+    ended = launch(1, options(tmp_path / "c", batch_size=16))
+    assert ended.codes == [0], ended.errors
+    assert_close(tmp_path / "a", tmp_path / "c")
+
+
+def test_one_process_has_nothing_to_split(launch: Any, tmp_path: Path) -> None:
+    ended = launch(1, options(tmp_path, shard=True))
+    assert ended.codes == [2]
+    assert "nothing to shard in one process" in ended.errors[0]

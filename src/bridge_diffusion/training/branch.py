@@ -162,7 +162,11 @@ class BranchTask:
 
     def export(self, folder: Path) -> None:
         """The whole bridge, as `Bridge.from_pretrained` reads it."""
-        branch = self.bridge.branch
+        self.export_of(self.bridge.branch, folder)
+
+    def export_of(self, module: nn.Module, folder: Path) -> None:
+        """The bridge with `module` for its branch."""
+        branch: Any = module
         if self.options.export_precision == "fp16":
             branch = copy.deepcopy(branch).half()
         Bridge(branch, self.bridge.text_encoder, self.bridge.config).save_pretrained(folder)

@@ -107,6 +107,7 @@ def loop_config(
         device=device,
         processes=processes,
         optimizer=request.optimizer,
+        shard=request.shard,
         on_nan=request.on_nan,
         nan_limit=request.nan_limit,
         **values,

@@ -23,6 +23,7 @@ FREE_ON_RESUME = frozenset(
         "batch_size",
         "accumulate",
         "processes",
+        "shard",
         "on_nan",
         "nan_limit",
     }
@@ -60,6 +61,9 @@ class LoopConfig:
     """Largest norm of the gradient of all weights together; 0 switches clipping off."""
     ema_decay: float = 0.999
     """Decay of the weights' moving average, per step, after its warm-up; 0 switches it off."""
+    shard: bool = False
+    """Split weights, gradients, moments and average over the processes (FSDP), for branches that do
+    not fit otherwise; not with adamw8bit. Checkpoints are whole all the same."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the loss; the trained weights and their average stay float32."""
     channels_last: bool = True
@@ -121,6 +125,13 @@ class LoopConfig:
                 raise BridgeError(
                     f"{name} is {getattr(self, name)!r}, it must be one of {', '.join(allowed)}"
                 )
+        if self.shard and self.processes == 1:
+            raise BridgeError(
+                "there is nothing to shard in one process: start several with torchrun or "
+                "accelerate launch, or leave --shard out"
+            )
+        if self.shard and self.optimizer != "adamw":
+            raise BridgeError(f"--shard does not go with {self.optimizer}; take adamw")
 
     @property
     def images_per_step(self) -> int:

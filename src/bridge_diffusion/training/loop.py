@@ -30,10 +30,10 @@ from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.interruption import Interruption
 from bridge_diffusion.training.journal import Journal, SilentJournal
 from bridge_diffusion.training.optimizer import initial_state
-from bridge_diffusion.training.parallel import shared_loss, without_averaging
+from bridge_diffusion.training.parallel import shared_loss, whole, without_averaging
 from bridge_diffusion.training.prefetching import Drawn, prefetched
 from bridge_diffusion.training.processes import ALONE, LostProcess, Processes, lost_processes
-from bridge_diffusion.training.run_folder import described, exported_images, note_export, open_run
+from bridge_diffusion.training.run_folder import exported_images, note_export, open_together
 from bridge_diffusion.training.seeds import sample_generators, stream_seed
 
 #: What a task trains on in one go: tensors (moved to the device by the loop) and plain values.
@@ -70,6 +70,14 @@ class Task(Protocol):
         """Save for use into an empty folder. Called with the averaged weights in place."""
 
 
+@runtime_checkable
+class ShardableTask(Task, Protocol):
+    """A task whose module may be split over the processes: the loss calls its `forward`."""
+
+    def export_of(self, module: nn.Module, folder: Path) -> None:
+        """What `export` does, of a whole copy of the trained module."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainResult:
     """How a call of `train` ended."""
@@ -104,8 +112,10 @@ def train(
     process is lost, in which case the first one saves the last whole step.
     """
     assert config.processes == processes.count
+    if config.shard and not isinstance(task, ShardableTask):
+        raise BridgeError("--shard is for branches; this training has no large net to split")
     started = time.monotonic()
-    _open_together(config, details or {}, processes)
+    open_together(config, details or {}, processes)
     state = initial_state(task.module, config, processes)
     folder, export = config.run_dir / "checkpoints", config.run_dir / "export"
     if newest := checkpoints(folder)[-1:]:
@@ -140,17 +150,6 @@ def train(
         loss=run.last_loss,
         export=export,
     )
-
-
-def _open_together(config: LoopConfig, details: Mapping[str, Any], processes: Processes) -> None:
-    """Write the run's configuration, of which all processes must hold the same."""
-    whole = described(config, details)
-    own = {"device", "time_limit", "progress"}
-    loop = {name: value for name, value in whole["loop"].items() if name not in own}
-    processes.agree({**loop, **whole["task"]})
-    if processes.is_first:
-        open_run(config, details)
-    processes.wait()
 
 
 def _journal(
@@ -209,12 +208,11 @@ class _Run:
         self._checkpoint()
         if self._sampled_at != self.state.images:
             self._sample()
-        # Safetensors, and with it save_pretrained, refuses channels-last tensors.
-        self.task.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        if self.processes.is_first:
-            with self._averaged(), atomic_folder(self.config.run_dir / "export") as folder:
-                self.task.export(folder)
-            note_export(self.config.run_dir, self.state.images)
+        if not self.config.shard:
+            # Safetensors, and with it save_pretrained, refuses channels-last tensors.
+            self.task.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        with self._averaged():
+            self._export()
         self.processes.wait()
 
     def after(self, lost: LostProcess) -> BridgeError:
@@ -224,10 +222,24 @@ class _Run:
         always that of a whole step.
         """
         where = f"the newest checkpoint of {self.config.run_dir}"
-        if self.processes.is_first and self._is_finite():
+        # What is split over the processes is lost with one of them.
+        if self.processes.is_first and not self.config.shard and self._is_finite():
             self._save()
             where = f"image {self.state.images:,}"
         return BridgeError(f"{lost}; the same command goes on from {where}")
+
+    def _export(self) -> None:
+        run_dir, task, whole = self.config.run_dir, self.task, None
+        if self.config.shard:
+            whole = self.state.whole_module()
+        if self.processes.is_first:
+            with atomic_folder(run_dir / "export") as folder:
+                if whole is None:
+                    task.export(folder)
+                else:
+                    assert isinstance(task, ShardableTask)
+                    task.export_of(whole, folder)
+            note_export(run_dir, self.state.images)
 
     def _due(self, every: int, before: int) -> bool:
         return every > 0 and before // every != self.state.images // every
@@ -254,7 +266,7 @@ class _Run:
         torch.manual_seed(stream_seed(config.seed, _DROPOUT, drawn.index))
         with lost_processes():
             with _autocast(config):
-                losses = self.loss(_to_device(drawn.batch, config.device), drawn.generators)
+                losses = self.loss(drawn.batch_on(config.device), drawn.generators)
             (losses["loss"].float() / config.accumulate).backward()
         return losses
 
@@ -279,7 +291,7 @@ class _Run:
         losses = self._gradients(batches)
         limit = config.grad_clip or float("inf")
         norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), limit, foreach=True)
-        # The norm is of the averaged gradient, so all processes decide alike.
+        norm = whole(norm)  # of the averaged gradient, so all processes decide alike
         if config.on_nan == "skip" and not norm.isfinite():
             self._skip()
         else:
@@ -337,14 +349,16 @@ class _Run:
 
     def _checkpoint(self) -> None:
         self._log()  # also keeps weights that are not finite from being saved
-        if self.processes.is_first:
-            self._save()
+        self._save()
         self.processes.wait()
 
     def _save(self) -> None:
         if self._saved_at != self.state.images:
-            folder = self.config.run_dir / "checkpoints"
-            save_checkpoint(self.state, folder, self.config.keep_checkpoints)
+            if self.processes.is_first:
+                folder = self.config.run_dir / "checkpoints"
+                save_checkpoint(self.state, folder, self.config.keep_checkpoints)
+            elif self.config.shard:
+                self.state.save(None)
             self._saved_at = self.state.images
 
     def _is_finite(self) -> bool:
@@ -352,7 +366,7 @@ class _Run:
 
     def _sample(self) -> None:
         self._log()
-        if self.processes.is_first:
+        if self.processes.is_first or self.config.shard:
             with self._averaged():
                 image = self.task.samples()
             if image is not None:
@@ -375,13 +389,6 @@ class _Run:
             if ema is not None:
                 ema.restore(module.parameters())
             module.train()
-
-
-def _to_device(batch: Batch, device: str) -> Batch:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
 
 
 def _autocast(config: LoopConfig) -> Any:

@@ -1,5 +1,6 @@
 """What a run starts with: the weights on their device, the optimiser, the average."""
 
+import copy
 from typing import Any
 
 import torch
@@ -9,11 +10,14 @@ from torch import nn
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.checkpoint import TrainingState
 from bridge_diffusion.training.config import LoopConfig
+from bridge_diffusion.training.parallel import shard
 from bridge_diffusion.training.processes import Processes
 
 
 def initial_state(module: nn.Module, config: LoopConfig, processes: Processes) -> TrainingState:
-    """The state of a run before its first step. The first process alone keeps an average.
+    """The state of a run before its first step.
+
+    Without sharding the first process alone keeps an average.
 
     BridgeError unless the weights to train are float32.
     """
@@ -22,15 +26,20 @@ def initial_state(module: nn.Module, config: LoopConfig, processes: Processes) -
         kinds = sorted({str(weight.dtype) for weight in weights}) or ["none"]
         raise BridgeError(f"weights to train are {', '.join(kinds)}; load the model in float32")
     module.to(config.device)
+    twin = None
+    if config.shard:
+        twin = copy.deepcopy(module).to("meta") if processes.is_first else None
+        shard(module, processes, config.device)
     # bitsandbytes puts weights back into plain order at its first step, and its moments not.
-    if config.channels_last and config.optimizer == "adamw":
+    elif config.channels_last and config.optimizer == "adamw":
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     weights = [weight for weight in module.parameters() if weight.requires_grad]
     ema = None
-    if config.ema_decay and processes.is_first:
-        # Its decay rises as (1 + step) / (10 + step) up to ema_decay.
-        ema = EMAModel(module.parameters(), decay=config.ema_decay, foreach=True)
-    return TrainingState(module, _adamw(weights, config), ema)
+    if config.ema_decay and (processes.is_first or config.shard):
+        # Its decay rises as (1 + step) / (10 + step) up to ema_decay. torch cannot copy several
+        # split tensors at once.
+        ema = EMAModel(module.parameters(), decay=config.ema_decay, foreach=not config.shard)
+    return TrainingState(module, _adamw(weights, config), ema, twin)
 
 
 def _adamw(weights: list[nn.Parameter], config: LoopConfig) -> torch.optim.Optimizer:

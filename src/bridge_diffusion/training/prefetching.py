@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 _AHEAD = 3
 
@@ -22,6 +23,13 @@ class Drawn:
     """What the task made of it."""
     generators: list[torch.Generator]
     """One for each sample, for its noise."""
+
+    def batch_on(self, device: str) -> dict[str, Any]:
+        """The batch with its tensors on a device."""
+        return {
+            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for name, value in self.batch.items()
+        }
 
 
 @contextmanager

@@ -55,6 +55,8 @@ class TrainRequest:
     """Minutes after which to save, export and end; the same command goes on."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw, or adamw8bit, which keeps its moments in 8 bits (extra `8bit`): less memory."""
+    shard: bool = False
+    """Split weights, gradients and moments over the processes (FSDP), for large branches."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do about a step whose gradient is not finite: stop, or skip it and say so."""
     nan_limit: int = 100

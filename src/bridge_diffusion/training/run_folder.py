@@ -8,6 +8,7 @@ from typing import Any
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.images.writing import write_file
 from bridge_diffusion.training.config import FREE_ON_RESUME, LoopConfig
+from bridge_diffusion.training.processes import Processes
 
 _FILE = "config.json"
 _EXPORTED = "exported.json"
@@ -17,7 +18,7 @@ def check_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
     """BridgeError unless run_dir is new, or empty, or holds this very run. Writes nothing."""
     file = config.run_dir / _FILE
     if file.is_file():
-        _check_same_run(file, described(config, details))
+        _check_same_run(file, _described(config, details))
     elif config.run_dir.exists() and not config.run_dir.is_dir():
         raise BridgeError(f"{config.run_dir} is a file; give another folder for the run")
     elif config.run_dir.is_dir() and any(config.run_dir.iterdir()):
@@ -26,12 +27,20 @@ def check_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
         )
 
 
-def open_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
-    """Check as `check_run` does, then write run_dir/config.json."""
-    check_run(config, details)
-    file = config.run_dir / _FILE
-    text = json.dumps(described(config, details), indent=2, ensure_ascii=False) + "\n"
-    write_file(text.encode(), file)
+def open_together(config: LoopConfig, details: Mapping[str, Any], processes: Processes) -> None:
+    """Check as `check_run` does, then write run_dir/config.json, in the first process.
+
+    BridgeError too unless all processes have the same settings.
+    """
+    whole = _described(config, details)
+    own = {"device", "time_limit", "progress"}
+    loop = {name: value for name, value in whole["loop"].items() if name not in own}
+    processes.agree({**loop, **whole["task"]})
+    if processes.is_first:
+        check_run(config, details)
+        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+        write_file(text.encode(), config.run_dir / _FILE)
+    processes.wait()
 
 
 def exported_images(run_dir: Path) -> int | None:
@@ -72,7 +81,7 @@ def _check_same_run(file: Path, wanted: dict[str, Any]) -> None:
                 )
 
 
-def described(config: LoopConfig, details: Mapping[str, Any]) -> dict[str, Any]:
+def _described(config: LoopConfig, details: Mapping[str, Any]) -> dict[str, Any]:
     """As JSON will give it back (tuples become lists), so that both sides compare equal."""
     both = {"loop": config.to_json(), "task": dict(details)}
     plain: dict[str, Any] = json.loads(json.dumps(both, default=str))
