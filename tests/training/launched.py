@@ -3,7 +3,8 @@
 A launcher starts each process anew, which takes seconds of imports. This one has imported all and
 forks, so that a test may start hundreds. A line of JSON asks, a line of JSON answers:
 
-    {"processes": 2, "config": {...}, "task": {...}}
+    {"processes": 2, "config": {...}, "task": {...}}        the loop on a small net
+    {"processes": 2, "config": null, "request": {...}}      `bdm train`
     {"codes": [0, 0], "errors": ["", ""], "results": [{...}, {...}]}
 
 Codes are those of the system, negative for a signal. Run by the fixture `launch`.
@@ -29,10 +30,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.branch_run import train_branch
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.loop import train
 from bridge_diffusion.training.order import ShuffledOrder
 from bridge_diffusion.training.processes import Processes, joined
+from bridge_diffusion.training.request import TrainRequest
 from bridge_diffusion.training.seeds import draw_each, stream_generator
 from bridge_diffusion.training.text_encoder import ContrastiveObjective
 
@@ -119,12 +122,6 @@ class Denoise:
 
     def _have_an_accident(self) -> None:
         """What the test asked to happen to this process at this loss."""
-        if self.losses == 1 and "kill_within" in self.asked:
-            delay = random.Random(f"{self.asked['kill_seed']}").uniform(
-                0, self.asked["kill_within"]
-            )
-            # In another thread: it strikes in a step, in a collective, while a file is written.
-            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
         for rank, loss, number in self.asked.get("signals", []):
             if (rank, loss) == (self.rank, self.losses):
                 os.kill(os.getpid(), number)
@@ -137,6 +134,17 @@ class Denoise:
 
 
 def run(rank: int, asked: dict[str, Any]) -> dict[str, Any]:
+    started = time.monotonic()
+    if "kill_within" in asked:
+        # Every other time all processes at once, else each at its own moment.
+        seed = asked["kill_seed"] if asked["kill_seed"] % 2 else f"{asked['kill_seed']} {rank}"
+        delay = random.Random(seed).uniform(0, asked["kill_within"])
+        # In another thread: it strikes in a step, in a collective, while a file is written.
+        threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    if "request" in asked:
+        paths = {name: Path(asked["request"][name]) for name in ("out", "cache")}
+        result = train_branch(TrainRequest(**{**asked["request"], **paths})).result
+        return {"images": result.images, "seconds": time.monotonic() - started}
     with joined("cpu", asked.get("stall_minutes", 1.0)) as processes:
         options = {**asked["config"], "run_dir": Path(asked["config"]["run_dir"])}
         config = LoopConfig(**options, processes=processes.count, progress=False)
@@ -145,7 +153,6 @@ def run(rank: int, asked: dict[str, Any]) -> dict[str, Any]:
             task = Match(config.batch_size, processes)
         else:
             task = Denoise(config.batch_size, rank, asked.get("task", {}))
-        started = time.monotonic()
         details = asked.get("details_of_others" if rank else "details", asked.get("details"))
         result = train(task, config, details, processes)
         return {

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from bridge_diffusion.worlds.emoji.paths import bridge_folder
 
 IMAGES, INTERVAL = 96, 24
 
@@ -159,51 +162,81 @@ def test_a_run_with_skipped_steps_is_continued_exactly(launch: Any, tmp_path: Pa
     assert_same_bits(tmp_path / "a", tmp_path / "b")
 
 
-def killed_series(launch: Any, folder: Path, processes: int, kills: int) -> dict[str, int]:
-    """Kill runs at random moments until there were so many; each ends as if nothing had been.
+@dataclass(frozen=True)
+class Series:
+    """Runs that are killed at random moments, again and again."""
 
-    Gives what happened: kills, whole runs, kills before the first checkpoint, most images lost.
-    """
-    length, interval = 480, 48
-    changes = {"images": length, "checkpoint_every": interval, "batch_size": 8 // processes}
-    straight = options(folder / "straight", **changes)
-    seconds = launch(processes, straight, task={"dropout": 0.1}).results[0]["seconds"]
-    count = {"kills": 0, "runs": 0, "before_any_checkpoint": 0, "most_images_lost": 0}
-    attempt = 0
-    while count["kills"] < kills:
-        run_dir, trace = folder / f"run{count['runs']}", folder / "trace"
-        finished = False
-        while not finished:
-            attempt += 1
-            before = newest(run_dir)
-            trace.unlink(missing_ok=True)
-            task = {"dropout": 0.1, "trace": trace}
-            if count["kills"] < kills:
-                task |= {"kill_within": seconds, "kill_seed": attempt}
-            ended = launch(processes, options(run_dir, **changes), task=task)
-            finished = ended.codes == [0] * processes
-            if finished:
-                break
-            assert set(ended.codes) <= {-signal.SIGKILL, 2}, ended.errors
-            count["kills"] += -signal.SIGKILL in ended.codes
-            # The process was killed within the last step that it wrote down.
-            losses = trace.stat().st_size - (processes > 1) if trace.exists() else 0
-            reached = before + 8 * max(0, losses - 1)
-            lost = reached - newest(run_dir)
-            count["most_images_lost"] = max(count["most_images_lost"], lost)
-            count["before_any_checkpoint"] += newest(run_dir) == 0
-        assert_same_bits(folder / "straight", run_dir, length)
-        count["runs"] += 1
-        shutil.rmtree(run_dir)
-    assert count["most_images_lost"] <= interval
-    return count
+    launch: Any
+    processes: int
+    folder: Path
+    config: dict[str, Any] | None
+    """Of the loop on a small net, without its folder; None for `bdm train`."""
+    request: dict[str, Any] | None = None
+    """Of `bdm train`, without its folder."""
+
+    @property
+    def images(self) -> int:
+        return (self.config or self.request)["images"]
+
+    def start(self, name: str, **asked: Any) -> Any:
+        run_dir = self.folder / name
+        if self.config is not None:
+            task = {"dropout": 0.1, "trace": self.folder / "trace"}
+            return self.launch(
+                self.processes, {**self.config, "run_dir": run_dir}, task=task, **asked
+            )
+        return self.launch(self.processes, None, request={**self.request, "out": run_dir}, **asked)
+
+    def reached(self, before: int) -> int:
+        """Images of the last whole step that the killed process wrote down."""
+        trace = self.folder / "trace"
+        losses = trace.stat().st_size - (self.processes > 1) if trace.exists() else 0
+        trace.unlink(missing_ok=True)
+        return before + 8 * max(0, losses - 1)
+
+    def run(self, kills: int) -> dict[str, int]:
+        """Kill until there were so many; each run must end as if nothing had been.
+
+        Gives what happened: kills, whole runs, kills before a checkpoint, most images lost.
+        """
+        seconds = self.start("straight").results[0]["seconds"]
+        self.reached(0)
+        count = {"kills": 0, "runs": 0, "before_a_checkpoint": 0, "most_images_lost": 0}
+        attempt = 0
+        while count["kills"] < kills:
+            run_dir, codes = self.folder / f"run{count['runs']}", [1]
+            while codes != [0] * self.processes:
+                attempt += 1
+                before = newest(run_dir)
+                kill = {"kill_within": seconds, "kill_seed": attempt}
+                ended = self.start(run_dir.name, **(kill if count["kills"] < kills else {}))
+                codes = ended.codes
+                reached = self.reached(before)
+                if -signal.SIGKILL not in codes:
+                    assert codes == [0] * self.processes, ended.errors
+                    continue
+                assert set(codes) <= {-signal.SIGKILL, 2, 0}, ended.errors
+                count["kills"] += 1
+                lost = max(count["most_images_lost"], reached - newest(run_dir))
+                count["most_images_lost"] = lost
+                count["before_a_checkpoint"] += newest(run_dir) == 0
+            assert_same_bits(self.folder / "straight", run_dir, self.images)
+            count["runs"] += 1
+            shutil.rmtree(run_dir)
+        return count
+
+
+def net_series(launch: Any, folder: Path, processes: int) -> Series:
+    config = options(folder, images=480, checkpoint_every=48, batch_size=8 // processes)
+    return Series(launch, processes, folder, config)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_runs_that_are_killed_at_random_end_with_the_same_bits(
     launch: Any, tmp_path: Path, processes: int
 ) -> None:
-    assert killed_series(launch, tmp_path, processes, kills=3)["kills"] >= 3
+    told = net_series(launch, tmp_path, processes).run(kills=3)
+    assert told["most_images_lost"] <= 48
 
 
 @pytest.mark.full
@@ -211,5 +244,24 @@ def test_runs_that_are_killed_at_random_end_with_the_same_bits(
 def test_many_runs_that_are_killed_at_random_end_with_the_same_bits(
     launch: Any, tmp_path: Path, processes: int
 ) -> None:
-    told = killed_series(launch, tmp_path, processes, kills=25)
-    print(f"\n{processes} processes: {told}")
+    told = net_series(launch, tmp_path, processes).run(kills=25)
+    print(f"\n{processes} processes, a small net: {told}")
+    assert told["most_images_lost"] <= 48
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("processes", [1, 2])
+def test_many_runs_of_the_debug_recipe_that_are_killed_end_with_the_same_bits(
+    launch: Any, tmp_path: Path, processes: int
+) -> None:
+    request = {
+        "data": "emoji:zh",
+        "text_encoder": str(bridge_folder("zh") / "text_encoder"),
+        "recipe": "debug",
+        "images": 64,
+        "batch_size": 4 // processes,
+        "device": "cpu",
+        "cache": str(tmp_path / "cache"),
+    }
+    told = Series(launch, processes, tmp_path, None, request).run(kills=20)
+    print(f"\n{processes} processes, the debug recipe: {told}")
