@@ -76,6 +76,7 @@ def test_two_processes_train_the_bridge_that_one_trains(
     assert curve(tmp_path / "two") == pytest.approx(one, rel=1e-4)
 
 
+@pytest.mark.full
 def test_each_process_says_which_one_fails(tmp_path: Path) -> None:
     arguments = ["train", "--data", "nowhere", "--text-encoder", "nowhere", "--out", "run"]
     failed = launched("torchrun", [*arguments, "--device", "cpu"], tmp_path)

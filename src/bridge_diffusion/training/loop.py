@@ -218,8 +218,8 @@ class _Run:
     def after(self, lost: LostProcess) -> BridgeError:
         """What to say of a run that lost a process, whose last whole step the first one saves.
 
-        A step ends with the optimiser, which nothing that can fail so comes after: the state is
-        always that of a whole step.
+        Within a step nothing needs the others once the optimiser has begun, so the state is always
+        that of a whole step.
         """
         where = f"the newest checkpoint of {self.config.run_dir}"
         # What is split over the processes is lost with one of them.
@@ -229,16 +229,15 @@ class _Run:
         return BridgeError(f"{lost}; the same command goes on from {where}")
 
     def _export(self) -> None:
-        run_dir, task, whole = self.config.run_dir, self.task, None
-        if self.config.shard:
-            whole = self.state.whole_module()
+        run_dir, task = self.config.run_dir, self.task
+        gathered = self.state.whole_module() if self.config.shard else None
         if self.processes.is_first:
             with atomic_folder(run_dir / "export") as folder:
-                if whole is None:
+                if gathered is None:
                     task.export(folder)
                 else:
                     assert isinstance(task, ShardableTask)
-                    task.export_of(whole, folder)
+                    task.export_of(gathered, folder)
             note_export(run_dir, self.state.images)
 
     def _due(self, every: int, before: int) -> bool:
