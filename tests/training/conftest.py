@@ -1,8 +1,13 @@
 """A few captioned pictures, and a new bridge to the reference case's pipeline."""
 
-from collections.abc import Callable
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,3 +57,43 @@ def new_bridge(pipe: StableDiffusionPipeline, chinese_clip_folder: Path) -> Call
         return Bridge(branch, text, config)
 
     return make
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the processes of a launched run ended, by rank."""
+
+    codes: list[int]
+    """Exit codes; negative for a signal."""
+    errors: list[str]
+    """What each said of its failure."""
+    results: list[dict[str, Any] | None]
+    """Of each that succeeded: images, finished, loss, seen (pairs trained on), seconds."""
+
+
+Launch = Callable[..., Ended]
+
+
+@pytest.fixture(scope="session")
+def launch() -> Iterator[Launch]:
+    """Runs the loop in several processes, each a real one: `launch(2, config, task=..., ...)`."""
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "launched.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+
+    def ask(processes: int, config: dict[str, Any], **asked: Any) -> Ended:
+        line = {"processes": processes, "config": config, **asked}
+        server.stdin.write(json.dumps(line, default=str) + "\n")
+        server.stdin.flush()
+        return Ended(**json.loads(server.stdout.readline()))
+
+    yield ask
+    server.stdin.close()
+    server.wait()
+    server.stdout.close()

@@ -15,7 +15,7 @@ from bridge_diffusion.training.branch import BranchOptions, BranchTask
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.examples import LiveExamples
 from bridge_diffusion.training.loop import train
-from bridge_diffusion.training.seeds import stream_generator
+from bridge_diffusion.training.seeds import sample_generators
 
 OPTIONS = BranchOptions(batch_size=4, caption_dropout=0.2, sample_prompts=("红色",), sample_steps=2)
 
@@ -35,7 +35,7 @@ def new_task(pipe: StableDiffusionPipeline, make_colours: Callable[[], PairDatas
 
 def gradients(task: BranchTask) -> dict[str, torch.Tensor]:
     task.module.zero_grad()
-    task.loss(task.batch(0), stream_generator(0, 0))["loss"].backward()
+    task.loss(task.batch(0), sample_generators(0, 0, 0, 4))["loss"].backward()
     return {
         name: w.grad.clone() for name, w in task.module.named_parameters() if w.grad is not None
     }
@@ -140,11 +140,11 @@ def test_an_untrained_branch_has_the_loss_of_the_backbone(
 ) -> None:
     task = new_task(new_bridge())
     batch = task.batch(0)
-    loss = task.loss(batch, stream_generator(0, 0))["loss"]
-    generator = stream_generator(0, 0)
+    loss = task.loss(batch, sample_generators(0, 0, 0, 4))["loss"]
+    generators = sample_generators(0, 0, 0, 4)
     z = pipe.vae.encode(batch["pixels"]).latent_dist.mode() * pipe.vae.config.scaling_factor
-    noise = torch.randn(z.shape, generator=generator)
-    t = torch.randint(1000, (4,), generator=generator)
+    noise = torch.stack([torch.randn(z.shape[1:], generator=g) for g in generators])
+    t = torch.stack([torch.randint(1000, (), generator=g) for g in generators])
     assert set(batch["english"]) > {""}, "some of the batch should have an English text, some none"
     english = pipe.encode_prompt(batch["english"], "cpu", 1, False)[0]
     noisy = DDPMScheduler.from_config(pipe.scheduler.config).add_noise(z, noise, t)
@@ -161,7 +161,7 @@ def test_timesteps_are_drawn_towards_the_noise(new_task: NewTask, new_bridge: Ne
         task.bridge.branch.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[1]))
         batch = task.batch(0)
         for index in range(25):
-            task.loss(batch, stream_generator(0, index))
+            task.loss(batch, sample_generators(0, 0, 4 * index, 4))
         return torch.cat(seen).float() / 1000
 
     logits = timesteps(0.5).logit(eps=1e-3)
@@ -174,17 +174,17 @@ def test_velocity_and_min_snr_follow_their_formulas(
     pipe: StableDiffusionPipeline, new_task: NewTask, new_bridge: NewBridge
 ) -> None:
     bridge = new_bridge()
-    plain = new_task(bridge).loss(new_task(bridge).batch(0), stream_generator(0, 0))
+    plain = new_task(bridge).loss(new_task(bridge).batch(0), sample_generators(0, 0, 0, 4))
     limited = new_task(bridge, replace(OPTIONS, min_snr_gamma=1e9))
-    losses = limited.loss(limited.batch(0), stream_generator(0, 0))
+    losses = limited.loss(limited.batch(0), sample_generators(0, 0, 0, 4))
     assert losses["loss"].item() == pytest.approx(plain["loss"].item())
     limited = new_task(bridge, replace(OPTIONS, min_snr_gamma=1e-3))
-    losses = limited.loss(limited.batch(0), stream_generator(0, 0))
+    losses = limited.loss(limited.batch(0), sample_generators(0, 0, 0, 4))
     assert losses["loss"] < losses["unweighted"]
     assert losses["unweighted"].item() == pytest.approx(plain["unweighted"].item())
     pipe.scheduler.register_to_config(prediction_type="v_prediction")
     task = new_task(bridge)
-    velocity = task.loss(task.batch(0), stream_generator(0, 0))["loss"].item()
+    velocity = task.loss(task.batch(0), sample_generators(0, 0, 0, 4))["loss"].item()
     assert velocity != pytest.approx(plain["loss"].item(), rel=1e-3)
     pipe.scheduler.register_to_config(prediction_type="sample")
     with pytest.raises(BridgeError, match="predicts 'sample'"):

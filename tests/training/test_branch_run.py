@@ -14,7 +14,7 @@ from bridge_diffusion.training.branch_run import train_branch
 from bridge_diffusion.training.request import TrainRequest
 
 # Mean of the last 16 images' losses. A change that is not meant to change training keeps it.
-GOLDEN_LOSS = 0.8172355890274048
+GOLDEN_LOSS = 0.7352083325386047
 
 
 @pytest.fixture

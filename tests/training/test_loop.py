@@ -18,7 +18,7 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training import checkpoint
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.loop import train
-from bridge_diffusion.training.seeds import stream_generator
+from bridge_diffusion.training.seeds import draw_each, stream_generator
 
 
 class Denoise:
@@ -43,9 +43,9 @@ class Denoise:
         return {"x": torch.randn(4, 3, 8, 8, generator=stream_generator(7, index))}
 
     def loss(
-        self, batch: dict[str, torch.Tensor], generator: torch.Generator
+        self, batch: dict[str, torch.Tensor], generators: list[torch.Generator]
     ) -> dict[str, torch.Tensor]:
-        noise = torch.randn(batch["x"].shape, generator=generator)
+        noise = draw_each(generators, lambda g: torch.randn(3, 8, 8, generator=g))
         loss = (self.module(batch["x"] + noise) - noise).square().mean()
         self.losses += 1
         self.noises.add(noise.flatten()[0].item())

@@ -21,6 +21,7 @@ from bridge_diffusion.cli import (
     world,
     world_training,
 )
+from bridge_diffusion.cli.launch import error_prefix
 from bridge_diffusion.errors import BridgeError
 
 app = typer.Typer(
@@ -78,6 +79,6 @@ def main() -> NoReturn:
         if os.environ.get("BDM_DEBUG"):
             raise
         message = " ".join(str(error).split())
-        print(f"bdm: error: {message}", file=sys.stderr)
+        print(f"{error_prefix()} {message}", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)

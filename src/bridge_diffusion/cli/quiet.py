@@ -5,6 +5,8 @@ import os
 import sys
 import warnings
 
+from bridge_diffusion.cli.launch import speaks
+
 _ours = logging.getLogger("bridge_diffusion")
 
 
@@ -17,6 +19,8 @@ def quiet_libraries() -> None:
     if os.environ.get("BDM_DEBUG"):
         return
     _ours.handlers = [_Lines()]
+    if not speaks():
+        _ours.setLevel(logging.ERROR)  # the first process says it
     warnings.simplefilter("ignore")
     import diffusers.utils.logging
     import transformers.utils.logging

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bridge_diffusion.cli.launch import speaks
 from bridge_diffusion.cli.options import Given, takes
 from bridge_diffusion.cli.skipped import tell_skipped
 from bridge_diffusion.errors import BridgeError
@@ -22,7 +23,8 @@ def train(
     """Train a bridge on pictures with captions in your own language.
 
     Ctrl-C saves; the same command goes on. The bridge is in OUT/export, pictures of it are in
-    OUT/samples, curves and all else that there is to see in OUT/report.html.
+    OUT/samples, curves and all else that there is to see in OUT/report.html. For several
+    processes start it with torchrun or accelerate launch, as docs/distributed.md tells.
     """
     for name, example in (("data", "a folder of pictures and .txt files"), ("out", "runs/zh")):
         if name not in given:
@@ -39,5 +41,6 @@ def train(
     from bridge_diffusion.training.branch_run import train_branch
 
     run = train_branch(request)
-    tell_skipped(run.skipped)
-    typer.echo(run.result.export)
+    if speaks():
+        tell_skipped(run.skipped)
+        typer.echo(run.result.export)

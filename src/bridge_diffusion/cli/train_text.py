@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from bridge_diffusion.cli.launch import speaks
 from bridge_diffusion.cli.options import Given, takes
 from bridge_diffusion.cli.skipped import tell_skipped
 from bridge_diffusion.errors import BridgeError
@@ -41,6 +42,8 @@ def train_text(
     from bridge_diffusion.training.text_run import train_text_encoder
 
     run = train_text_encoder(request)
+    if not speaks():
+        return
     tell_skipped(run.skipped)
     if run.retrieval is not None:
         typer.echo(

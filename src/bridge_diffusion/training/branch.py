@@ -11,6 +11,7 @@ the branch is added. No switch is needed for that.
 """
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,7 @@ from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.order import ShuffledOrder
 from bridge_diffusion.training.probe import WorldProbe
+from bridge_diffusion.training.seeds import draw_each
 from bridge_diffusion.training.trained_part import TrainedPart, choose_weights, merged
 
 _PICTURES_AT_ONCE = 8
@@ -164,17 +166,18 @@ class BranchTask:
     def batch(self, index: int) -> Batch:
         return self.examples.batch(self._order.batch(index))
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         """Mean squared error of the prediction; "unweighted" is the same without min-SNR.
 
         The latter also by bands of timesteps (`bands.py`).
         """
         encoded = self.examples.encoded(batch)
         z = encoded.latents
-        noise = torch.randn(z.shape, generator=generator).to(z)
-        t = self._timesteps(len(z), generator).to(z.device)
+        noise = draw_each(generators, lambda g: torch.randn(z.shape[1:], generator=g)).to(z)
+        t = draw_each(generators, self._timestep).to(z.device)
         if self.options.noise_offset:
-            offset = torch.randn(*z.shape[:2], 1, 1, generator=generator).to(z)
+            shape = (z.shape[1], 1, 1)
+            offset = draw_each(generators, lambda g: torch.randn(shape, generator=g)).to(z)
             noise = noise + self.options.noise_offset * offset
         noisy = self.scheduler.add_noise(z, noise, t)
         target = noise
@@ -225,18 +228,22 @@ class BranchTask:
 
     def export(self, folder: Path) -> None:
         """The whole bridge, as `Bridge.from_pretrained` reads it."""
-        branch = self.bridge.branch if self._part is None else merged(self.bridge.branch)
+        self.export_of(self.bridge.branch, folder)
+
+    def export_of(self, module: nn.Module, folder: Path) -> None:
+        """The bridge with `module` for its branch."""
+        branch: Any = module if self._part is None else merged(self.bridge.branch)
         if self.options.export_precision == "fp16":
             branch = copy.deepcopy(branch).half()
         Bridge(branch, self.bridge.text_encoder, self.bridge.config).save_pretrained(folder)
 
-    def _timesteps(self, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
-        """Timesteps 0..T-1."""
+    def _timestep(self, generator: torch.Generator) -> Int[Tensor, ""]:
+        """A timestep 0..T-1."""
         steps = self.scheduler.config.num_train_timesteps
         if self.options.timestep_logit_mean is None:
-            return torch.randint(steps, (count,), generator=generator)
-        logits = self.options.timestep_logit_mean + torch.randn(count, generator=generator)
-        return (logits.sigmoid() * steps).long().clamp(max=steps - 1)
+            return torch.randint(steps, (), generator=generator)
+        logit = self.options.timestep_logit_mean + torch.randn((), generator=generator)
+        return (logit.sigmoid() * steps).long().clamp(max=steps - 1)
 
     def _backbone(
         self,

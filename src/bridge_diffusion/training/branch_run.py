@@ -29,6 +29,7 @@ from bridge_diffusion.training.examples import (
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.opening import open_dataset
 from bridge_diffusion.training.probe import WorldProbe
+from bridge_diffusion.training.processes import Processes, joined, own_device
 from bridge_diffusion.training.recipes import BranchRecipe
 from bridge_diffusion.training.report import finish_run
 from bridge_diffusion.training.request import TrainRequest
@@ -53,9 +54,14 @@ def train_branch(request: TrainRequest) -> BranchRun:
 
     BridgeError for parts, data or settings that do not fit, before anything is written.
     """
+    device = own_device(choose_device(request.device))
+    with joined(device, request.stall_minutes) as processes:
+        return _train_together(request, device, processes)
+
+
+def _train_together(request: TrainRequest, device: str, processes: Processes) -> BranchRun:
     recipe = request.resolved()
-    device = choose_device(request.device)
-    config = loop_config(request, recipe, device)
+    config = loop_config(request, recipe, device, processes.count)
     pipe = _load_backbone(request.model)
     size = _picture_size(recipe, pipe)
     dataset = open_dataset(request.data, size, request.seed, recipe.limit)
@@ -77,22 +83,28 @@ def train_branch(request: TrainRequest) -> BranchRun:
         bridge.text_encoder.to(device)
         examples: CachedExamples | LiveExamples
         if recipe.cached:
-            examples = _encode_once(request.cache_folder, dataset, pipe, bridge, size)
+            with processes.first_alone():
+                show = processes.is_first
+                examples = _encode_once(request.cache_folder, dataset, pipe, bridge, size, show)
         else:
             examples = LiveExamples(dataset, pipe, bridge.text_encoder, size=size)
         task = BranchTask(pipe, bridge, examples, options, device=device, probe=probe)
-        result = train(task, config, details)
+        result = train(task, config, details, processes)
     except torch.OutOfMemoryError as error:
         raise BridgeError(
             f"a batch of {recipe.batch_size} pictures does not fit in the memory of {device}: give "
             "a smaller --batch-size, and --accumulate to keep the step as large"
         ) from error
-    finish_run(request.out, examples.skipped)
-    return BranchRun(result=result, pairs=len(examples), skipped=examples.skipped)
+    skipped = processes.merged(examples.skipped)
+    if processes.is_first:
+        finish_run(request.out, skipped)
+    return BranchRun(result=result, pairs=len(examples), skipped=skipped)
 
 
-def loop_config(request: TrainRequest, recipe: BranchRecipe, device: str) -> LoopConfig:
-    """The loop's part of a recipe."""
+def loop_config(
+    request: TrainRequest, recipe: BranchRecipe, device: str, processes: int = 1
+) -> LoopConfig:
+    """The loop's part of a recipe, for so many processes."""
     shared = {field.name for field in dataclasses.fields(LoopConfig)}
     values = {
         field.name: getattr(recipe, field.name)
@@ -104,6 +116,11 @@ def loop_config(request: TrainRequest, recipe: BranchRecipe, device: str) -> Loo
         seed=request.seed,
         time_limit=seconds_in(request.minutes),
         device=device,
+        processes=processes,
+        optimizer=request.optimizer,
+        shard=request.shard,
+        on_nan=request.on_nan,
+        nan_limit=request.nan_limit,
         **values,
     )
 
@@ -150,12 +167,17 @@ def _picture_size(recipe: BranchRecipe, pipe: StableDiffusionPipeline) -> int:
 
 
 def _encode_once(
-    cache: Path, dataset: PairDataset, pipe: StableDiffusionPipeline, bridge: Bridge, size: int
+    cache: Path,
+    dataset: PairDataset,
+    pipe: StableDiffusionPipeline,
+    bridge: Bridge,
+    size: int,
+    show: bool,
 ) -> CachedExamples:
-    with counting("encoding pictures", len(dataset)) as count:
+    with counting("encoding pictures", len(dataset), show=show) as count:
         pictures = cache_pictures(cache, dataset, pipe.vae, size=size, progress=count)
     captions = captions_of(pictures)
-    with counting("encoding captions", len({"", *captions})) as count:
+    with counting("encoding captions", len({"", *captions}), show=show) as count:
         texts = cache_texts(cache, captions, bridge.text_encoder, progress=count)
     english = cache_english(cache, said, pipe) if (said := english_of(pictures)) else None
     return CachedExamples(pictures, texts, english)

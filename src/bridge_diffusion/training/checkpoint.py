@@ -4,7 +4,7 @@ run_dir/checkpoints/00020000/          the number is the count of images trained
     model.safetensors                  the trained weights
     ema.safetensors                    their moving average, if there is one
     optimizer.safetensors              AdamW's moments, as "<weight>.<moment>"
-    state.json                         {"images": ..., "step": ...}
+    state.json                         {"images": ..., "step": ..., "skipped": ...}
 """
 
 import errno
@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.parallel import put, whole
 from bridge_diffusion.writing import system_error_number
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
@@ -41,26 +42,51 @@ class TrainingState:
     """AdamW over the weights of `module` that require a gradient."""
     ema: EMAModel | None
     """Moving average of all parameters of `module`, in the order of `named_parameters`."""
+    twin: nn.Module | None = None
+    """Where `module` is split over the processes, in the first of them: the same without values."""
     images: int = 0
     """Images trained on so far."""
     step: int = 0
-    """Steps of the optimiser so far."""
+    """Steps of the optimiser so far, skipped ones included."""
+    skipped: int = 0
+    """Steps that were left out because their gradient was not finite."""
 
-    def save(self, folder: Path) -> None:
-        """Write the state into an existing empty folder."""
-        save_file(_on_disk(_tensors(self.module)), folder / "model.safetensors")
+    def save(self, folder: Path | None) -> None:
+        """Write the state into an existing empty folder.
+
+        What is split over the processes is gathered, for which all must call this; those that do
+        not write give None.
+        """
+        keep = folder is not None
+        for name, tensors in self._files():
+            on_disk = _on_disk(tensors, keep)
+            if folder is not None:
+                save_file(on_disk, folder / f"{name}.safetensors")
+        if folder is not None:
+            counts = {"images": self.images, "step": self.step, "skipped": self.skipped}
+            (folder / "state.json").write_text(json.dumps(counts) + "\n", encoding="utf-8")
+
+    def whole_module(self) -> nn.Module | None:
+        """The module in one piece on the CPU, in the first process; all must ask alike."""
+        tensors = _on_disk(_tensors(self.module), self.twin is not None)
+        if self.twin is not None:
+            self.twin.load_state_dict(tensors, assign=True)
+        return self.twin
+
+    def _files(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        yield "model", _tensors(self.module)
         if self.ema is not None:
             names = [name for name, _ in self.module.named_parameters()]
-            average = dict(zip(names, self.ema.shadow_params, strict=True))
-            save_file(_on_disk(average), folder / "ema.safetensors")
-        moments = {
-            f"{name}.{moment}": value
-            for name, weight in self.module.named_parameters()
-            for moment, value in self.optimizer.state.get(weight, {}).items()
-        }
-        save_file(_on_disk(moments), folder / "optimizer.safetensors")
-        text = json.dumps({"images": self.images, "step": self.step})
-        (folder / "state.json").write_text(text + "\n", encoding="utf-8")
+            yield "ema", dict(zip(names, self.ema.shadow_params, strict=True))
+        yield (
+            "optimizer",
+            {
+                # bitsandbytes counts steps in plain numbers.
+                f"{name}.{moment}": value if isinstance(value, Tensor) else torch.tensor(value)
+                for name, weight in self.module.named_parameters()
+                for moment, value in self.optimizer.state.get(weight, {}).items()
+            },
+        )
 
     def load(self, folder: Path) -> None:
         """Take the state from a checkpoint. BridgeError if it is damaged or of another model."""
@@ -79,9 +105,10 @@ class TrainingState:
         if self.ema is not None and average is not None:
             shadows = dict(zip(parameters, self.ema.shadow_params, strict=True))
             _copy(average, shadows, folder / "ema.safetensors")
-            self.ema.optimization_step = counts["step"]
+            self.ema.optimization_step = counts["step"] - counts.get("skipped", 0)
         self._load_moments(moments, parameters, folder / "optimizer.safetensors")
         self.images, self.step = counts["images"], counts["step"]
+        self.skipped = counts.get("skipped", 0)
 
     def _load_moments(
         self, moments: dict[str, Tensor], parameters: dict[str, nn.Parameter], file: Path
@@ -93,8 +120,11 @@ class TrainingState:
             weight = parameters[name]
             if value.shape == weight.shape:
                 # zeros_like keeps the weight's memory order, which the file does not.
-                value = torch.zeros_like(weight, requires_grad=False).copy_(value)
-            self.optimizer.state[weight][moment] = value.to(weight.device)
+                like = torch.zeros_like(weight, requires_grad=False, dtype=value.dtype)
+                put(value, like)
+                value = like
+            counts = moment == "step" and not isinstance(self.optimizer, torch.optim.AdamW)
+            self.optimizer.state[weight][moment] = int(value) if counts else value.to(weight.device)
 
 
 def save_checkpoint(state: TrainingState, folder: Path, keep: int) -> Path:
@@ -172,8 +202,14 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def _on_disk(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _on_disk(tensors: dict[str, Tensor], keep: bool) -> dict[str, Tensor]:
+    """The tensors gathered on the CPU; none if they are not to be kept."""
+    gathered = {}
+    for name, tensor in tensors.items():
+        tensor = whole(tensor.detach())
+        if keep:
+            gathered[name] = tensor.cpu().contiguous()
+    return gathered
 
 
 def _copy(source: dict[str, Tensor], target: dict[str, Tensor], file: Path) -> None:
@@ -187,4 +223,4 @@ def _copy(source: dict[str, Tensor], target: dict[str, Tensor], file: Path) -> N
                 f"{file} is of another model: {name!r} is {tuple(source[name].shape)}, "
                 f"expected {tuple(tensor.shape)}"
             )
-        tensor.detach().copy_(source[name])
+        put(source[name], tensor.detach())

@@ -24,6 +24,13 @@ FREE_ON_RESUME = frozenset(
         "device",
         "progress",
         "trackers",
+        # Their product alone decides the weights: `images_per_step`.
+        "batch_size",
+        "accumulate",
+        "processes",
+        "shard",
+        "on_nan",
+        "nan_limit",
     }
 )
 
@@ -37,15 +44,20 @@ class LoopConfig:
     images: int
     """Length of the whole run, in images; resuming with a larger number goes on."""
     batch_size: int
-    """Images of one `task.batch(index)`."""
+    """Images of one `task.batch(index)`, which one process takes at once."""
     accumulate: int = 1
-    """Batches whose gradients are averaged into one step of the optimiser."""
+    """Batches of each process whose gradients are averaged into one step of the optimiser."""
+    processes: int = 1
+    """Processes that train together. A run may go on with other numbers of images at once, batches
+    and processes, as long as their product stays the same."""
     learning_rate: float = 1e-4
     """Peak learning rate of AdamW."""
     warmup_images: int = 0
     """Images over which the learning rate rises linearly from 0 to its peak."""
     schedule: Schedule = "constant"
     """Learning rate after the warm-up: held, or down to 0 at `images`, a half cosine or a line."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """AdamW with moments in float32 (torch's fused one), or in 8 bits (that of bitsandbytes)."""
     weight_decay: float = 1e-2
     """Decoupled weight decay of matrices and kernels; biases and norms get none."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -54,10 +66,18 @@ class LoopConfig:
     """Largest norm of the gradient of all weights together; 0 switches clipping off."""
     ema_decay: float = 0.999
     """Decay of the weights' moving average, per step, after its warm-up; 0 switches it off."""
+    shard: bool = False
+    """Split weights, gradients, moments and average over the processes (FSDP), for branches that do
+    not fit otherwise; not with adamw8bit. Checkpoints are whole all the same."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the loss; the trained weights and their average stay float32."""
     channels_last: bool = True
-    """Keep convolution weights in channels-last memory order, which is faster for UNets."""
+    """Keep convolution weights in channels-last memory order, which is faster for UNets; not with
+    adamw8bit, which cannot."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What to do about a step whose gradient is not finite: end the run, or leave the step out."""
+    nan_limit: int = 100
+    """Steps that may be left out in the whole run before it ends nonetheless."""
     seed: int = 0
     """Seed of the noise, of dropout, and (by the task) of the batches."""
     log_every: int = 1_000
@@ -82,6 +102,8 @@ class LoopConfig:
             "images": 1,
             "batch_size": 1,
             "accumulate": 1,
+            "processes": 1,
+            "nan_limit": 0,
             "warmup_images": 0,
             "weight_decay": 0,
             "grad_clip": 0,
@@ -103,6 +125,8 @@ class LoopConfig:
         for name, allowed in (
             ("precision", ("fp32", "bf16")),
             ("schedule", SCHEDULES),
+            ("on_nan", ("stop", "skip")),
+            ("optimizer", ("adamw", "adamw8bit")),
         ):
             if getattr(self, name) not in allowed:
                 raise BridgeError(
@@ -110,10 +134,18 @@ class LoopConfig:
                 )
         if unknown := [name for name in self.trackers if name not in TRACKERS]:
             raise BridgeError(f"no tracker {unknown[0]!r}; choose of {', '.join(TRACKERS)}")
+        if self.shard and self.processes == 1:
+            raise BridgeError(
+                "there is nothing to shard in one process: start several with torchrun or "
+                "accelerate launch, or leave --shard out"
+            )
+        if self.shard and self.optimizer != "adamw":
+            raise BridgeError(f"--shard does not go with {self.optimizer}; take adamw")
 
     @property
     def images_per_step(self) -> int:
-        return self.batch_size * self.accumulate
+        """Images of one step of the optimiser, of all processes together: the global batch."""
+        return self.batch_size * self.accumulate * self.processes
 
     def learning_rate_at(self, images: int) -> float:
         """Learning rate of the step that starts after `images` images."""
@@ -133,6 +165,7 @@ class LoopConfig:
         values = dataclasses.asdict(self)
         del values["run_dir"]
         values["betas"] = list(self.betas)
+        values["images_per_step"] = self.images_per_step
         return values
 
 
@@ -141,3 +174,9 @@ def seconds_in(minutes: float | None) -> float | None:
     if minutes is not None and not minutes > 0:
         raise BridgeError(f"--minutes is {minutes:g}, it must be above 0")
     return None if minutes is None else 60 * minutes
+
+
+def check_stall_minutes(minutes: float) -> None:
+    """BridgeError unless `--stall-minutes` is a time."""
+    if not 0 < minutes < math.inf:
+        raise BridgeError(f"--stall-minutes is {minutes:g}, it must be above 0")

@@ -11,12 +11,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class Interruption:
     """While this context is open, the first SIGINT or SIGTERM only sets `requested`.
 
-    A second one does what it did before the context, so a run that hangs can still be ended.
+    A second one does what it did before the context, so a run that hangs can still be ended. Not
+    so under a launcher: it repeats each signal to its processes, and kills those that hang itself.
     Signals can be caught in the main thread alone; elsewhere the context does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, launched: bool = False) -> None:
         self.requested = False
+        self._launched = launched
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -35,7 +37,8 @@ class Interruption:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         self.requested = True
-        self._restore()
+        if not self._launched:
+            self._restore()
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -111,3 +111,33 @@ class Journal:
         self._curves.add(values, images)
         for tracker in self._trackers:
             tracker.scalars(values, images)
+
+
+class SilentJournal:
+    """What the processes tell that do not write."""
+
+    def __enter__(self) -> "SilentJournal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pass
+
+    def say(self, line: str) -> None:
+        """Nothing: the first process says it."""
+
+    def advance(self, images: int) -> None:
+        """Nothing."""
+
+    def scalars(self, values: Mapping[str, float], images: int) -> None:
+        """Nothing."""
+
+    def scores(self, values: Mapping[str, float], images: int) -> None:
+        """Nothing."""
+
+    def picture(self, image: Image.Image, images: int) -> None:
+        """Nothing."""

@@ -2,19 +2,20 @@
 
 A run is a folder. The same command continues it: batches and noise are functions of the seed and
 the position alone, so a run that was interrupted ends with the same bits as one that was not.
+
+Several processes share a run by position: batch i of a step is taken by process i modulo their
+count. Sums of gradients are the same whoever takes a batch, so a run has the same course, to
+rounding, in any number of processes. The first process alone writes.
 """
 
-import itertools
 import time
-from collections.abc import Generator, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from diffusers.training_utils import EMAModel
 from PIL import Image
 from torch import Tensor, nn
 
@@ -27,15 +28,19 @@ from bridge_diffusion.training.checkpoint import (
 )
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.interruption import Interruption
-from bridge_diffusion.training.journal import Journal
-from bridge_diffusion.training.run_folder import exported_images, note_export, open_run
-from bridge_diffusion.training.seeds import stream_generator, stream_seed
+from bridge_diffusion.training.journal import Journal, SilentJournal
+from bridge_diffusion.training.optimizer import initial_state
+from bridge_diffusion.training.parallel import shared_loss, whole, without_averaging
+from bridge_diffusion.training.prefetching import Drawn, prefetched
+from bridge_diffusion.training.processes import ALONE, LostProcess, Processes, lost_processes
+from bridge_diffusion.training.run_folder import exported_images, note_export, open_together
+from bridge_diffusion.training.seeds import sample_generators, stream_seed
 
 #: What a task trains on in one go: tensors (moved to the device by the loop) and plain values.
 Batch = Mapping[str, Any]
 
-_PREFETCHED_BATCHES = 3
 _NOISE, _DROPOUT = 0, 1  # positions of the random streams of a seed
+_AGAINST_NAN = "start a new run with a lower learning rate, a longer warm-up or precision fp32"
 
 
 @runtime_checkable
@@ -52,8 +57,11 @@ class Task(Protocol):
         Called in a background thread, while a step runs in another.
         """
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Scalars by name: "loss" is minimised, the others are logged. Noise from `generator`."""
+    def loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
+        """Scalars by name, means over the batch: "loss" is minimised, the others are logged.
+
+        `generators`: one for each sample of the batch, for its noise.
+        """
 
     def samples(self) -> Image.Image | None:
         """A labelled grid for the log, or None. Called with the averaged weights in place."""
@@ -68,6 +76,14 @@ class Scored(Protocol):
 
     def scores(self) -> dict[str, float]:
         """Curves by name, drawn and scored anew. Called with the averaged weights in place."""
+
+
+@runtime_checkable
+class ShardableTask(Task, Protocol):
+    """A task whose module may be split over the processes: the loss calls its `forward`."""
+
+    def export_of(self, module: nn.Module, folder: Path) -> None:
+        """What `export` does, of a whole copy of the trained module."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,38 +104,50 @@ class TrainResult:
     """The folder that the task exported into."""
 
 
-def train(task: Task, config: LoopConfig, details: Mapping[str, Any] | None = None) -> TrainResult:
+def train(
+    task: Task,
+    config: LoopConfig,
+    details: Mapping[str, Any] | None = None,
+    processes: Processes = ALONE,
+) -> TrainResult:
     """Train until `config.images`, from the newest checkpoint of the run if there is one.
 
     `details` are the task's own resolved settings as plain JSON values: they are written beside
     the loop's into run_dir/config.json, and must be the same when the run is continued.
+    `processes` are those that train together; every one of them calls this alike.
 
-    BridgeError: the folder holds another run; the disk is full; the loss is not finite.
+    BridgeError: the folder holds another run; the disk is full; the loss is not finite; another
+    process is lost, in which case the first one saves the last whole step.
     """
+    assert config.processes == processes.count
+    if config.shard and not isinstance(task, ShardableTask):
+        raise BridgeError("--shard is for branches; this training has no large net to split")
     started = time.monotonic()
-    open_run(config, details or {})
-    state = _initial_state(task.module, config)
+    open_together(config, details or {}, processes)
+    state = initial_state(task.module, config, processes)
     folder, export = config.run_dir / "checkpoints", config.run_dir / "export"
     if newest := checkpoints(folder)[-1:]:
         state.load(newest[0])
-    loss = None
+    processes.agree({"images already trained on": state.images})
     with (
-        Journal(config, state.images, details) as journal,
-        Interruption() as interruption,
+        _journal(config, state, processes, details) as journal,
+        Interruption(launched=processes.count > 1) as interruption,
     ):
+        run = _Run(task, config, state, journal, processes)
         if config.images <= state.images == exported_images(config.run_dir):
             journal.say(f"{config.run_dir} has finished its {state.images:,} images already")
         else:
             if newest:
                 journal.say(f"continuing {config.run_dir} after {state.images:,} images")
             deadline = started + (config.time_limit or float("inf"))
-            run = _Run(task, config, state, journal)
-            with closing(run.steps()) as steps:
-                for _ in steps:
-                    if interruption.requested or time.monotonic() >= deadline:
-                        break
-            run.finish()
-            loss = run.last_loss
+            try:
+                with closing(run.steps()) as steps:
+                    for _ in steps:
+                        if processes.any(interruption.requested or time.monotonic() >= deadline):
+                            break
+                run.finish()
+            except LostProcess as lost:
+                raise run.after(lost) from lost
             if state.images < config.images:
                 journal.say(f"stopped after {state.images:,} images; the same command goes on")
     return TrainResult(
@@ -127,44 +155,36 @@ def train(task: Task, config: LoopConfig, details: Mapping[str, Any] | None = No
         finished=state.images >= config.images,
         interrupted=state.images < config.images,
         seconds=time.monotonic() - started,
-        loss=loss,
+        loss=run.last_loss,
         export=export,
     )
 
 
-def _initial_state(module: nn.Module, config: LoopConfig) -> TrainingState:
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
-    if not weights or any(weight.dtype != torch.float32 for weight in weights):
-        kinds = sorted({str(weight.dtype) for weight in weights}) or ["none"]
-        raise BridgeError(f"weights to train are {', '.join(kinds)}; load the model in float32")
-    module.to(config.device)
-    if config.channels_last:
-        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    weights = [weight for weight in module.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate,
-        betas=config.betas,
-        fused=True,
-    )
-    ema = None
-    if config.ema_decay:
-        # Its decay rises as (1 + step) / (10 + step) up to ema_decay.
-        ema = EMAModel(module.parameters(), decay=config.ema_decay, foreach=True)
-    return TrainingState(module, optimizer, ema)
+def _journal(
+    config: LoopConfig,
+    state: TrainingState,
+    processes: Processes,
+    details: Mapping[str, Any] | None,
+) -> Journal | SilentJournal:
+    if not processes.is_first:
+        return SilentJournal()
+    return Journal(config, state.images, details)
 
 
 class _Run:
     """The steps of one call of `train`, and what happens between them."""
 
     def __init__(
-        self, task: Task, config: LoopConfig, state: TrainingState, journal: Journal
+        self,
+        task: Task,
+        config: LoopConfig,
+        state: TrainingState,
+        journal: Journal | SilentJournal,
+        processes: Processes,
     ) -> None:
-        self.task, self.config, self.state, self.journal = task, config, state, journal
+        self.task, self.config, self.state = task, config, state
+        self.journal, self.processes = journal, processes
+        self.loss = shared_loss(task, processes)
         self.last_loss: float | None = None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
@@ -176,9 +196,11 @@ class _Run:
         cuda = [torch.device(config.device)] if config.device.startswith("cuda") else []
         with ExitStack() as stack:
             stack.enter_context(torch.random.fork_rng(devices=cuda))
-            first = state.step * config.accumulate
-            batches = stack.enter_context(_prefetched(self.task, first))
+            first = state.images // config.batch_size + self.processes.rank
             self.task.module.train()
+            if state.images < config.images:
+                self._settle(self._drawn(first))
+            batches = stack.enter_context(prefetched(self._drawn, first, self.processes.count))
             while state.images < config.images:
                 before = state.images
                 self._step(batches)
@@ -197,81 +219,172 @@ class _Run:
         self._checkpoint()
         if self._sampled_at != self.state.images:
             self._sample()
-        # Safetensors, and with it save_pretrained, refuses channels-last tensors.
-        self.task.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        with self._averaged(), atomic_folder(self.config.run_dir / "export") as folder:
-            self.task.export(folder)
-        note_export(self.config.run_dir, self.state.images)
+        if not self.config.shard:
+            # Safetensors, and with it save_pretrained, refuses channels-last tensors.
+            self.task.module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        with self._averaged():
+            self._export()
+        self.processes.wait()
+
+    def after(self, lost: LostProcess) -> BridgeError:
+        """What to say of a run that lost a process, whose last whole step the first one saves.
+
+        Within a step nothing needs the others once the optimiser has begun, so the state is always
+        that of a whole step.
+        """
+        where = f"the newest checkpoint of {self.config.run_dir}"
+        # What is split over the processes is lost with one of them.
+        if self.processes.is_first and not self.config.shard and self._is_finite():
+            self._save()
+            where = f"image {self.state.images:,}"
+        return BridgeError(f"{lost}; the same command goes on from {where}")
+
+    def _export(self) -> None:
+        run_dir, task = self.config.run_dir, self.task
+        gathered = self.state.whole_module() if self.config.shard else None
+        if self.processes.is_first:
+            with atomic_folder(run_dir / "export") as folder:
+                if gathered is None:
+                    task.export(folder)
+                else:
+                    assert isinstance(task, ShardableTask)
+                    task.export_of(gathered, folder)
+            note_export(run_dir, self.state.images)
 
     def _due(self, every: int, before: int) -> bool:
         return every > 0 and before // every != self.state.images // every
 
-    def _step(self, batches: Iterator[Batch]) -> None:
+    def _drawn(self, index: int) -> Drawn:
+        """The index-th batch of the run with its samples' generators; called in a thread."""
+        size = self.config.batch_size
+        generators = sample_generators(self.config.seed, _NOISE, index * size, size)
+        return Drawn(index, self.task.batch(index), generators)
+
+    def _settle(self, drawn: Drawn) -> None:
+        """One backward pass for nothing, so that DDP is in the state of all later steps.
+
+        After its first pass DDP regroups the weights, and three numbers or more that are summed
+        in another order round differently: a continued run would lose its bits at that step.
+        """
+        if self.processes.count > 1:
+            self._backward(drawn)
+            self.state.optimizer.zero_grad(set_to_none=True)
+
+    def _backward(self, drawn: Drawn) -> dict[str, Tensor]:
+        config = self.config
+        # Dropout draws from the global generators: seed them, so that a continued run agrees.
+        torch.manual_seed(stream_seed(config.seed, _DROPOUT, drawn.index))
+        with lost_processes():
+            with _autocast(config):
+                losses = self.loss(drawn.batch_on(config.device), drawn.generators)
+            (losses["loss"].float() / config.accumulate).backward()
+        return losses
+
+    def _gradients(self, batches: Iterator[Drawn]) -> dict[str, Tensor]:
+        """Gradients of a step's batches, averaged over all processes, and what to log of them."""
+        means: dict[str, Tensor] = {}
+        for position in range(1, self.config.accumulate + 1):
+            is_last = position == self.config.accumulate
+            with without_averaging(self.loss, not is_last):
+                losses = self._backward(next(batches))
+            for name, value in losses.items():
+                value = value.detach().float() / self.config.accumulate
+                means[name] = means[name] + value if name in means else value
+        return means
+
+    def _step(self, batches: Iterator[Drawn]) -> None:
         """Loss, backward, optimiser, average."""
         config, state = self.config, self.state
         rate = config.learning_rate_at(state.images)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        first = state.step * config.accumulate
-        # Dropout draws from the global generators: seed them, so that a continued run agrees.
-        torch.manual_seed(stream_seed(config.seed, _DROPOUT, state.step))
-        for index in range(first, first + config.accumulate):
-            batch = _to_device(next(batches), config.device)
-            with _autocast(config):
-                losses = self.task.loss(batch, stream_generator(config.seed, _NOISE, index))
-            (losses["loss"].float() / config.accumulate).backward()
-            self._add({name: value / config.accumulate for name, value in losses.items()})
+        losses = self._gradients(batches)
         limit = config.grad_clip or float("inf")
         norm = nn.utils.clip_grad_norm_(self.task.module.parameters(), limit, foreach=True)
-        self._add({"gradient_norm": norm})
-        self._count += 1
-        state.optimizer.step()
+        norm = whole(norm)  # of the averaged gradient, so all processes decide alike
+        if config.on_nan == "skip" and not norm.isfinite():
+            self._skip()
+        else:
+            self._add({**losses, "gradient_norm": norm})
+            state.optimizer.step()
+            if state.ema is not None:
+                state.ema.step(self.task.module.parameters())
         state.optimizer.zero_grad(set_to_none=True)
-        if state.ema is not None:
-            state.ema.step(self.task.module.parameters())
         state.step += 1
         state.images += config.images_per_step
+
+    def _skip(self) -> None:
+        """Count a step that is left out. BridgeError if there were too many."""
+        state, limit = self.state, self.config.nan_limit
+        if state.skipped >= limit:
+            raise BridgeError(
+                f"after image {state.images:,} the gradient is not finite once more, and "
+                f"{state.skipped} steps were skipped for that already; {_AGAINST_NAN}"
+            )
+        state.skipped += 1
+        self.journal.say(
+            f"skipped the step after image {state.images:,}: its gradient is not finite "
+            f"({state.skipped} of at most {limit})"
+        )
 
     def _add(self, values: Mapping[str, Tensor]) -> None:
         # Sums stay on the device: reading a value would make an accelerator wait at every step.
         for name, value in values.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._count += 1
 
     def _log(self) -> None:
         """Write the means since the last entry. BridgeError if one is not finite."""
         if not self._count:
             return
-        means = {name: value.item() / self._count for name, value in self._sums.items()}
+        device = self.config.device
+        sums = torch.stack([value.to(device) for value in self._sums.values()])
+        values = (self.processes.mean(sums.cpu()).double() / self._count).tolist()
+        means = dict(zip(self._sums, values, strict=True))
         for name in ("loss", "gradient_norm"):
             if not abs(means[name]) < float("inf"):
                 raise BridgeError(
                     f"the {name} became {means[name]} within the "
                     f"{self._count * self.config.images_per_step:,} images before image "
-                    f"{self.state.images:,}; nothing of it was saved: start a new run with a "
-                    "lower learning rate, a longer warm-up or precision fp32"
+                    f"{self.state.images:,}; nothing of it was saved: go on with --on-nan skip, or "
+                    f"{_AGAINST_NAN}"
                 )
         means["learning_rate"] = self.state.optimizer.param_groups[0]["lr"]
+        if self.config.on_nan == "skip":
+            means["skipped_steps"] = self.state.skipped
         self.journal.scalars(means, self.state.images)
         self.last_loss = means["loss"]
         self._sums, self._count = {}, 0
 
     def _checkpoint(self) -> None:
         self._log()  # also keeps weights that are not finite from being saved
+        self._save()
+        self.processes.wait()
+
+    def _save(self) -> None:
         if self._saved_at != self.state.images:
-            folder = self.config.run_dir / "checkpoints"
-            save_checkpoint(self.state, folder, self.config.keep_checkpoints)
+            if self.processes.is_first:
+                folder = self.config.run_dir / "checkpoints"
+                save_checkpoint(self.state, folder, self.config.keep_checkpoints)
+            elif self.config.shard:
+                self.state.save(None)
             self._saved_at = self.state.images
+
+    def _is_finite(self) -> bool:
+        return all(bool(weight.isfinite().all()) for weight in self.task.module.parameters())
 
     def _sample(self) -> None:
         self._log()
-        with self._averaged():
-            image = self.task.samples()
-            scores = self.task.scores() if isinstance(self.task, Scored) else {}
-        if scores:
-            self.journal.scores(scores, self.state.images)
-        if image is not None:
-            self.journal.picture(image, self.state.images)
+        if self.processes.is_first or self.config.shard:
+            with self._averaged():
+                image = self.task.samples()
+                scores = self.task.scores() if isinstance(self.task, Scored) else {}
+            if scores:
+                self.journal.scores(scores, self.state.images)
+            if image is not None:
+                self.journal.picture(image, self.state.images)
+        self.processes.wait()
         self._sampled_at = self.state.images
 
     @contextmanager
@@ -289,31 +402,6 @@ class _Run:
             if ema is not None:
                 ema.restore(module.parameters())
             module.train()
-
-
-@contextmanager
-def _prefetched(task: Task, first: int) -> Iterator[Iterator[Batch]]:
-    """The batches from `first` on, made in one background thread a little ahead of their use."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-
-        def batches() -> Iterator[Batch]:
-            waiting: list[Future[Batch]] = []
-            for index in itertools.count(first):
-                while len(waiting) < _PREFETCHED_BATCHES:
-                    waiting.append(pool.submit(task.batch, index + len(waiting)))
-                yield waiting.pop(0).result()
-
-        try:
-            yield batches()
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _to_device(batch: Batch, device: str) -> Batch:
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
 
 
 def _autocast(config: LoopConfig) -> Any:

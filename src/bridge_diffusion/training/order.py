@@ -50,11 +50,11 @@ class ShuffledOrder:
 
     def batch(self, index: int) -> list[Pick]:
         """What the index-th batch is made of; the last one of an epoch reaches into the next."""
-        random = np.random.default_rng(stream_seed(self._seed, _DRAW, index))
         picks = []
         for place in range(index * self._batch_size, (index + 1) * self._batch_size):
             epoch, position = divmod(place, self._count)
-            drop, draw = random.random(2)
+            # Drawn by place, not by batch, so that another size of batch draws the same.
+            drop, draw = np.random.default_rng(stream_seed(self._seed, _DRAW, place)).random(2)
             caption = None if drop < self._caption_dropout else float(draw)
             picks.append(Pick(int(self._order_of(epoch)[position]), caption, self._english(place)))
         return picks

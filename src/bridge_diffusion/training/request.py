@@ -3,10 +3,15 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.training.config import SCHEDULES, TRACKERS, seconds_in
+from bridge_diffusion.training.config import (
+    SCHEDULES,
+    TRACKERS,
+    check_stall_minutes,
+    seconds_in,
+)
 from bridge_diffusion.training.recipes import RECIPES, BranchRecipe
 
 
@@ -34,9 +39,9 @@ class TrainRequest:
     images: int | None = None
     """Length of the whole run, in images."""
     batch_size: int | None = None
-    """Images that go through the nets at once."""
+    """Images that go through the nets at once, in each process."""
     accumulate: int | None = None
-    """Batches of one step of the optimiser."""
+    """Batches of each process that make one step of the optimiser."""
     lr: float | None = None
     """Peak learning rate."""
     warmup_images: int | None = None
@@ -81,6 +86,16 @@ class TrainRequest:
     """Seed of the order, the noise and whatever starts fresh."""
     minutes: float | None = None
     """Minutes after which to save, export and end; the same command goes on."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw, or adamw8bit, which keeps its moments in 8 bits (extra `8bit`): less memory."""
+    shard: bool = False
+    """Split weights, gradients and moments over the processes (FSDP), for large branches."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What to do about a step whose gradient is not finite: stop, or skip it and say so."""
+    nan_limit: int = 100
+    """Steps that --on-nan skip may skip in the whole run."""
+    stall_minutes: float = 15.0
+    """Minutes that processes which train together wait for one that does not answer."""
     language: str = ""
     """Languages of the captions for the model card, BCP 47, separated by commas."""
     licence: str = ""
@@ -130,7 +145,13 @@ class TrainRequest:
             raise BridgeError(f"--min-snr-gamma is {self.min_snr_gamma}, it must be above 0")
         if self.lr is not None and not 0 < self.lr < math.inf:
             raise BridgeError(f"--lr is {self.lr}, it must be above 0")
+        if self.shard and (self.lora_rank or self.freeze):
+            raise BridgeError(
+                "--shard splits a whole branch over the processes; leave out --lora-rank and "
+                "--freeze, whose few weights need no splitting"
+            )
         seconds_in(self.minutes)
+        check_stall_minutes(self.stall_minutes)
 
     def resolved(self) -> BranchRecipe:
         """The recipe with what the user changed. BridgeError for a value that is not allowed."""

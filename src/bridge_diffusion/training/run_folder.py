@@ -8,6 +8,7 @@ from typing import Any
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.images.writing import write_file
 from bridge_diffusion.training.config import FREE_ON_RESUME, LoopConfig
+from bridge_diffusion.training.processes import Processes
 
 _FILE = "config.json"
 _EXPORTED = "exported.json"
@@ -26,12 +27,20 @@ def check_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
         )
 
 
-def open_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
-    """Check as `check_run` does, then write run_dir/config.json."""
-    check_run(config, details)
-    file = config.run_dir / _FILE
-    text = json.dumps(_described(config, details), indent=2, ensure_ascii=False) + "\n"
-    write_file(text.encode(), file)
+def open_together(config: LoopConfig, details: Mapping[str, Any], processes: Processes) -> None:
+    """Check as `check_run` does, then write run_dir/config.json, in the first process.
+
+    BridgeError too unless all processes have the same settings.
+    """
+    whole = _described(config, details)
+    own = {"device", "time_limit", "progress"}
+    loop = {name: value for name, value in whole["loop"].items() if name not in own}
+    processes.agree({**loop, **whole["task"]})
+    if processes.is_first:
+        check_run(config, details)
+        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+        write_file(text.encode(), config.run_dir / _FILE)
+    processes.wait()
 
 
 def read_settings(run_dir: Path) -> dict[str, dict[str, Any]]:
@@ -67,6 +76,15 @@ def _check_same_run(file: Path, wanted: dict[str, Any]) -> None:
         parts = {part: dict(found[part]) for part in ("loop", "task")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BridgeError(f"{file} cannot be read ({error}); give another folder") from error
+    loop = parts["loop"]
+    if "images_per_step" not in loop:  # of an earlier version: one process, one optimiser
+        loop["images_per_step"] = loop.get("batch_size", 0) * loop.get("accumulate", 1)
+        loop["optimizer"] = "adamw"
+    if (before := loop["images_per_step"]) != (now := wanted["loop"]["images_per_step"]):
+        raise BridgeError(
+            f"{file.parent} was started with {before} images a step, not {now}: choose batch size "
+            f"x accumulate x processes so that it is {before} again, or give another folder"
+        )
     for part, free in (("loop", FREE_ON_RESUME), ("task", frozenset[str]())):
         for name in sorted((parts[part].keys() | wanted[part].keys()) - free):
             before, now = parts[part].get(name), wanted[part].get(name)

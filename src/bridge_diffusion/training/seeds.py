@@ -1,7 +1,10 @@
 """Random streams that depend on a seed and a position alone, so that a run can be continued."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def stream_seed(seed: int, *position: int) -> int:
@@ -13,3 +16,19 @@ def stream_seed(seed: int, *position: int) -> int:
 def stream_generator(seed: int, *position: int) -> torch.Generator:
     """A CPU generator for one position of a seed's stream; the same on every device."""
     return torch.Generator("cpu").manual_seed(stream_seed(seed, *position))
+
+
+def sample_generators(seed: int, stream: int, first: int, count: int) -> list[torch.Generator]:
+    """A generator for each of the samples first..first+count-1 of a run.
+
+    What a sample draws depends on its place in the run alone, and neither on the size of its batch
+    nor on how many processes share the work.
+    """
+    return [stream_generator(seed, stream, first + i) for i in range(count)]
+
+
+def draw_each(
+    generators: Sequence[torch.Generator], draw: Callable[[torch.Generator], Tensor]
+) -> Tensor:
+    """What `draw` gives for each sample's generator, stacked to a batch."""
+    return torch.stack([draw(generator) for generator in generators])

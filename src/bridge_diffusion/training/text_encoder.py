@@ -9,6 +9,7 @@ features shall be those that a finished encoder gives its translation.
 """
 
 import copy
+import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from torch.nn import functional as F
 from bridge_diffusion.text import NativeTextEncoder, TextEncoding
 from bridge_diffusion.text.native import check_fit
 from bridge_diffusion.training.loop import Batch
+from bridge_diffusion.training.processes import ALONE, Processes
 from bridge_diffusion.training.text_towers import (
     PROJECTION_FILE,
     PROJECTION_KEY,
@@ -98,20 +100,22 @@ def _cosines(a: Float[Tensor, "n features"], b: Float[Tensor, "m features"]) -> 
 
 
 def _groups(captions: Sequence[str]) -> Int[Tensor, " captions"]:
-    """Equal numbers for equal captions."""
-    number = {caption: i for i, caption in enumerate(dict.fromkeys(captions))}
-    return torch.tensor([number[caption] for caption in captions])
+    """Equal numbers for equal captions, in whichever batch and process they are."""
+    digests = [hashlib.blake2b(caption.encode(), digest_size=8).digest() for caption in captions]
+    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
 
 
 class ContrastiveObjective(nn.Module):
     """Captions against pictures."""
 
-    def __init__(self, image_tower: nn.Module | None = None) -> None:
+    def __init__(self, image_tower: nn.Module | None = None, processes: Processes = ALONE) -> None:
         """With an image tower targets are pixels; one that requires gradients is trained.
 
-        Without one they are features that a frozen tower gave once.
+        Without one they are features that a frozen tower gave once. Captions are told from the
+        pictures of all `processes`, not of their own batch alone.
         """
         super().__init__()
+        self.processes = processes
         self.logit_scale = nn.Parameter(torch.tensor(FIRST_LOGIT_SCALE))
         is_trained = image_tower is not None and any(
             p.requires_grad for p in image_tower.parameters()
@@ -135,7 +139,9 @@ class ContrastiveObjective(nn.Module):
         groups: Int[Tensor, " batch"],
     ) -> dict[str, Tensor]:
         """The loss, and how many captions are nearest to their own picture in the batch."""
-        images = self.target_features(targets)
+        images = self.processes.gathered(self.target_features(targets))
+        text_features = self.processes.gathered(text_features)
+        groups = self.processes.gathered(groups)
         scale = self.logit_scale.clamp(max=LARGEST_LOGIT_SCALE)
         with torch.no_grad():
             nearest = _cosines(text_features, images).argmax(dim=1)
@@ -201,7 +207,7 @@ class TextEncoderTask:
         targets, captions = self.examples(index)
         return {"targets": targets, "groups": _groups(captions), **self._tokens(captions)}
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         features = self.tower(batch["ids"], batch["mask"])
         return self.objective(features, batch["targets"], batch["groups"])
 

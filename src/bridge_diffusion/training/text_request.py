@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.training.config import seconds_in
+from bridge_diffusion.training.config import check_stall_minutes, seconds_in
 
 NEW_TOWER = "new"
 """In place of a folder: an image tower without weights, to be trained."""
@@ -45,7 +45,8 @@ class TextTrainRequest:
     images: int = 500_000
     """Length of the whole run, in pairs."""
     batch_size: int = 256
-    """Pairs of a step; pictures are told from the others of their batch, so more is better."""
+    """Pairs of a step in each process; pictures are told from all others of their step, so more is
+    better."""
     lr: float | None = None
     """Peak learning rate; 5e-4 for a new text encoder and 5e-5 for another if none is given."""
     hold_out: float = 0.02
@@ -66,6 +67,14 @@ class TextTrainRequest:
     """Seed of the order, of dropout and of a new text encoder's weights."""
     minutes: float | None = None
     """Minutes after which to save, export and end; the same command goes on."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw, or adamw8bit, which keeps its moments in 8 bits (extra `8bit`): less memory."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What to do about a step whose gradient is not finite: stop, or skip it and say so."""
+    nan_limit: int = 100
+    """Steps that --on-nan skip may skip in the whole run."""
+    stall_minutes: float = 15.0
+    """Minutes that processes which train together wait for one that does not answer."""
 
     def __post_init__(self) -> None:
         pictures = (self.data is not None, self.image_tower is not None)
@@ -90,6 +99,7 @@ class TextTrainRequest:
         if not 0 <= self.hold_out < 1:
             raise BridgeError(f"hold_out is {self.hold_out}, it must be from 0 to below 1")
         seconds_in(self.minutes)
+        check_stall_minutes(self.stall_minutes)
         for name in ("layers", "vocabulary"):
             if getattr(self, name) < 1:
                 raise BridgeError(f"{name} is {getattr(self, name)}, it must be 1 or more")

@@ -20,6 +20,7 @@ from bridge_diffusion.training.config import LoopConfig, seconds_in
 from bridge_diffusion.training.counting import counting
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.opening import open_dataset
+from bridge_diffusion.training.processes import Processes, joined, own_device
 from bridge_diffusion.training.report import finish_run
 from bridge_diffusion.training.text_encoder import (
     ContrastiveObjective,
@@ -67,11 +68,16 @@ def train_text_encoder(request: TextTrainRequest) -> TextRun:
     Raises `BridgeError` for parts, data or settings that do not fit, before the run's folder is
     written.
     """
-    device = choose_device(request.device)
-    config = _loop_config(request, device)
-    lesson = (
-        _from_pictures(request, device) if request.data else _from_translations(request, device)
-    )
+    device = own_device(choose_device(request.device))
+    with joined(device, request.stall_minutes) as processes:
+        return _train_together(request, device, processes)
+
+
+def _train_together(request: TextTrainRequest, device: str, processes: Processes) -> TextRun:
+    config = _loop_config(request, device, processes.count)
+    with processes.first_alone():
+        find = _from_pictures if request.data else _from_translations
+        lesson = find(request, device, processes)
     tower, tokenizer, encoding = _starting_encoder(request, lesson)
     task = TextEncoderTask(
         tower,
@@ -84,23 +90,30 @@ def train_text_encoder(request: TextTrainRequest) -> TextRun:
     )
     details = _details(request, lesson, tower, encoding)
     try:
-        result = train(task, config, details)
+        result = train(task, config, details, processes)
     except torch.OutOfMemoryError as error:
         raise BridgeError(
             f"a batch of {request.batch_size} pairs does not fit in the memory of {device}: give a "
             "smaller --batch-size"
         ) from error
-    finish_run(request.out, lesson.examples.skipped)
+    skipped = processes.merged(lesson.examples.skipped)
+    if processes.is_first:
+        finish_run(request.out, skipped)
     report = result.export / "retrieval.json"
     return TextRun(
         result=result,
         retrieval=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None,
-        skipped=lesson.examples.skipped,
+        skipped=skipped,
     )
 
 
-def _loop_config(request: TextTrainRequest, device: str) -> LoopConfig:
+def _loop_config(request: TextTrainRequest, device: str, processes: int) -> LoopConfig:
+    step = request.batch_size * processes
     return LoopConfig(
+        processes=processes,
+        optimizer=request.optimizer,
+        on_nan=request.on_nan,
+        nan_limit=request.nan_limit,
         run_dir=request.out,
         images=request.images,
         batch_size=request.batch_size,
@@ -110,14 +123,14 @@ def _loop_config(request: TextTrainRequest, device: str) -> LoopConfig:
         precision=request.precision,
         channels_last=False,
         seed=request.seed,
-        log_every=max(request.batch_size, request.images // 200),
-        checkpoint_every=max(request.batch_size, request.images // 10),
+        log_every=max(step, request.images // 200),
+        checkpoint_every=max(step, request.images // 10),
         time_limit=seconds_in(request.minutes),
         device=device,
     )
 
 
-def _from_pictures(request: TextTrainRequest, device: str) -> _Lesson:
+def _from_pictures(request: TextTrainRequest, device: str, processes: Processes) -> _Lesson:
     assert request.data is not None
     assert request.image_tower is not None
     if request.image_tower == NEW_TOWER:
@@ -130,14 +143,14 @@ def _from_pictures(request: TextTrainRequest, device: str) -> _Lesson:
     dataset = open_dataset(request.data, tower.size, request.seed, request.limit)
     data = f"{fingerprint(dataset)} seen by {module_hash(tower)}"
     if request.cached and not request.train_image_tower:
-        with counting("encoding pictures", len(dataset)) as count:
+        with counting("encoding pictures", len(dataset), show=processes.is_first) as count:
             store = cache_image_features(
                 request.cache_folder, dataset, tower.to(device), progress=count
             )
         features = CachedTargets(
             store, batch_size=request.batch_size, seed=request.seed, hold_out=request.hold_out
         )
-        return _Lesson(features, ContrastiveObjective(), tower.features, data)
+        return _Lesson(features, ContrastiveObjective(processes=processes), tower.features, data)
     pictures = LivePictures(
         dataset,
         size=tower.size,
@@ -145,17 +158,17 @@ def _from_pictures(request: TextTrainRequest, device: str) -> _Lesson:
         seed=request.seed,
         hold_out=request.hold_out,
     )
-    return _Lesson(pictures, ContrastiveObjective(tower), tower.features, data)
+    return _Lesson(pictures, ContrastiveObjective(tower, processes), tower.features, data)
 
 
-def _from_translations(request: TextTrainRequest, device: str) -> _Lesson:
+def _from_translations(request: TextTrainRequest, device: str, processes: Processes) -> _Lesson:
     assert request.parallel is not None
     assert request.teacher is not None
     pairs = read_parallel_text(request.parallel)[: request.limit]
     teacher = TeacherTower.from_folder(
         families.model_folder(locate_text_encoder(request.teacher))
     ).to(device)
-    with counting("encoding English texts", len(pairs)) as count:
+    with counting("encoding English texts", len(pairs), show=processes.is_first) as count:
         store = cache_teacher_features(request.cache_folder, pairs, teacher, progress=count)
     examples = CachedTargets(
         store, batch_size=request.batch_size, seed=request.seed, hold_out=request.hold_out

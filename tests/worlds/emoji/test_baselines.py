@@ -9,6 +9,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.seeds import sample_generators
 from bridge_diffusion.worlds.emoji.baselines.adapter import AdaptedText
 from bridge_diffusion.worlds.emoji.baselines.making import (
     BASELINES,
@@ -35,7 +36,7 @@ def build(root: Path) -> BaselineBuild:
 
 
 def loss_of(task: FineTuning) -> torch.Tensor:
-    return task.loss(task.batch(0), torch.Generator().manual_seed(0))["loss"]
+    return task.loss(task.batch(0), sample_generators(0, 0, 0, task.batch_size))["loss"]
 
 
 def test_a_native_model_is_an_ordinary_pipeline_folder_that_reads_the_language(

@@ -9,6 +9,7 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline, UNet2DConditionM
 from safetensors.torch import load_file
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.seeds import sample_generators
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 from bridge_diffusion.worlds.emoji.train.backbone import BackboneTask, continued_unet
 from bridge_diffusion.worlds.emoji.train.recipes import DEBUG, find_recipe
@@ -63,7 +64,7 @@ def test_the_decoder_alone_often_reads_nothing_in_training(built: WorldBuild) ->
     rates, scenes = {"encoder": 0.0, "decoder": 0.0}, 0
     for index in range(60):
         batch = task.batch(index)
-        task.loss(batch, torch.Generator().manual_seed(index))
+        task.loss(batch, sample_generators(0, 0, index * task.batch_size, task.batch_size))
         assert torch.equal(seen["mid"], seen["encoder"])
         has_none = {part: (seen[part] == empty).all(dim=(1, 2)) for part in rates}
         assert has_none["decoder"][has_none["encoder"]].all()
@@ -78,7 +79,7 @@ def test_the_decoder_alone_often_reads_nothing_in_training(built: WorldBuild) ->
 def test_the_decoder_reads_the_prompt_when_drawing(built: WorldBuild) -> None:
     task = STAGES["unet"](built)
     assert isinstance(task, BackboneTask)
-    task.loss(task.batch(0), torch.Generator().manual_seed(0))
+    task.loss(task.batch(0), sample_generators(0, 0, 0, task.batch_size))
     stock = StableDiffusionPipeline.from_pretrained(built.exported("unet"))
     task.unet.load_state_dict(stock.unet.state_dict())
     drawn = []

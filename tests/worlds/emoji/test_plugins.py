@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.loop import train
+from bridge_diffusion.training.seeds import sample_generators
 from bridge_diffusion.worlds.emoji.concepts import find_concept, small_world
 from bridge_diffusion.worlds.emoji.edges import edge_map, edge_picture
 from bridge_diffusion.worlds.emoji.paths import backbone_folder
@@ -127,7 +128,7 @@ def test_an_inversion_s_loss_reads_the_trained_vectors(tmp_path: Path) -> None:
     build = PluginBuild(recipe=DEBUG, root=tmp_path)
     task = build._task(find_plugin("inversion"), build.pipe())
     assert isinstance(task, InversionTask)
-    task.loss(task.batch(0), torch.Generator().manual_seed(0))["loss"].backward()
+    task.loss(task.batch(0), sample_generators(0, 0, 0, task.batch_size))["loss"].backward()
     gradient = task.tokens.vectors.grad
     assert gradient is not None
     assert (gradient.abs().amax(dim=1) > 0).all()  # every vector is in the captions

@@ -1,5 +1,6 @@
 """The English world's autoencoder: pixels <=> latents."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from bridge_diffusion.data.pairs import PairDataset
 from bridge_diffusion.data.pixels import pixel_batch, to_pictures
 from bridge_diffusion.training.loop import Batch
+from bridge_diffusion.training.seeds import draw_each
 
 
 def edges(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,10 +64,10 @@ class AutoencoderTask:
             crops.append(image.crop((x, y, x + self.crop, y + self.crop)))
         return {"pixels": pixel_batch(crops)}
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         x = batch["pixels"].to(memory_format=torch.channels_last)
         z = self.model.encode(x).latents
-        noise = torch.randn(z.shape, generator=generator).to(z)
+        noise = draw_each(generators, lambda g: torch.randn(z.shape[1:], generator=g)).to(z)
         decoded = self.model.decode(z + self.latent_noise * noise).sample.float()
         pixel = F.l1_loss(decoded, x)
         edge = sum(

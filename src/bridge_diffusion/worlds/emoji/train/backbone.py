@@ -27,6 +27,7 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.attention import prefer_plain_attention
 from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import Batch
+from bridge_diffusion.training.seeds import draw_each
 
 # Stable Diffusion's schedule, but noisier at its end: a 16x16 latent holds its mean colour with
 # less noise than a 64x64 one, and with beta_end 0.012 the background would shine through at the
@@ -196,11 +197,11 @@ class BackboneTask:
             "decoder_states": self.scenes.states[decoder_captions],
         }
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         z = batch["latents"].float().to(memory_format=torch.channels_last)
-        noise = torch.randn(z.shape, generator=generator).to(z)
+        noise = draw_each(generators, lambda g: torch.randn(z.shape[1:], generator=g)).to(z)
         steps = self.scheduler.config.num_train_timesteps
-        t = torch.randint(steps, (len(z),), generator=generator).to(z.device)
+        t = draw_each(generators, lambda g: torch.randint(steps, (), generator=g)).to(z.device)
         noisy = self.scheduler.add_noise(z, noise, t)
         predicted = self.predict(noisy, t, batch)
         target = self.scheduler.get_velocity(z, noise, t)

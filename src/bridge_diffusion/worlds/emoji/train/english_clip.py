@@ -1,6 +1,6 @@
 """The English world's CLIP: a text encoder (and the image tower it is trained against)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,7 @@ class ClipTask:
         ids = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
         return {"pixels": pixel_batch([pair.image for pair in pairs]), "ids": ids.input_ids}
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         output = self.model(input_ids=batch["ids"], pixel_values=batch["pixels"])
         logits = output.logits_per_text.float()
         target = torch.arange(len(logits), device=logits.device)

@@ -49,7 +49,7 @@ class EvaluatorTask:
         pixels, labels = self.renderings.batch(self.batch_size, generator, self.damage)
         return {"pixels": pixels.to(memory_format=torch.channels_last), "labels": labels}
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
         logits = self.model(batch["pixels"]).float()
         loss = F.cross_entropy(logits, batch["labels"], label_smoothing=0.05)
         return {"loss": loss, "top1": (logits.argmax(dim=1) == batch["labels"]).float().mean()}
