@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -12,13 +13,13 @@ from torch import Tensor
 from bridge_diffusion.data.pairs import UnreadablePicture
 
 
-def read_picture(path: Path, key: str) -> Image.Image:
+def read_picture(source: Path | BinaryIO, key: str) -> Image.Image:
     """Decode a file to RGB: turned as its EXIF says, transparency on white, 16 bits made 8.
 
     UnreadablePicture if the file cannot be decoded to the end.
     """
     try:
-        with Image.open(path) as opened:
+        with Image.open(source) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip at 255
                 image = Image.fromarray((np.asarray(image).clip(0, 65535) // 257).astype(np.uint8))

@@ -29,7 +29,7 @@ from bridge_diffusion.training.attention import prefer_plain_attention
 from bridge_diffusion.training.examples import Examples, encode_backbone_texts
 from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import Batch
-from bridge_diffusion.training.order import ShuffledOrder
+from bridge_diffusion.training.order import Order, ShuffledOrder
 
 _PICTURES_AT_ONCE = 8
 
@@ -79,9 +79,12 @@ class BranchTask:
         examples: Examples,
         options: BranchOptions,
         *,
+        order: Order | None = None,
         device: str = "cpu",
     ) -> None:
         """`pipe` and `bridge` are moved to `device`; the backbone's weights are frozen.
+
+        order: which pairs a batch has; every pair comes once an epoch if none is given.
 
         BridgeError for a backbone that does not predict noise or velocity, or of the SDXL family.
         """
@@ -96,7 +99,7 @@ class BranchTask:
                 f"the backbone predicts {self.scheduler.config.prediction_type!r}; training knows "
                 "'epsilon' and 'v_prediction'"
             )
-        self._order = ShuffledOrder(
+        self._order: Order = order or ShuffledOrder(
             len(examples),
             batch_size=options.batch_size,
             caption_dropout=options.caption_dropout,

@@ -4,12 +4,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.bridge import Bridge, BridgeConfig
-from bridge_diffusion.data.pairs import PairDataset, UnreadablePicture, fingerprint
+from bridge_diffusion.data.pairs import PairDataset, UnusablePair, fingerprint
+from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.data.store import module_hash
+from bridge_diffusion.data.views import MixedPairs
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import choose_device, load_bridge, load_pipeline
 from bridge_diffusion.generation.sources import locate_bridge, locate_model
@@ -28,8 +31,10 @@ from bridge_diffusion.training.examples import (
     captions_of,
     english_of,
 )
+from bridge_diffusion.training.grouped_order import GroupedOrder, weighted_groups
 from bridge_diffusion.training.loop import TrainResult, train
-from bridge_diffusion.training.opening import open_dataset
+from bridge_diffusion.training.opening import open_data
+from bridge_diffusion.training.order import Order
 from bridge_diffusion.training.recipes import BranchRecipe
 from bridge_diffusion.training.request import TrainRequest
 from bridge_diffusion.training.run_folder import check_run
@@ -57,7 +62,7 @@ def train_branch(request: TrainRequest) -> BranchRun:
     config = loop_config(request, recipe, device)
     pipe = _load_backbone(request.model)
     size = _picture_size(recipe, pipe)
-    dataset = open_dataset(request.data, size, request.seed, recipe.limit)
+    dataset = open_data(request.data_specs, size, request.seed, recipe.limit)
     bridge = _starting_bridge(request, pipe, len(dataset))
     prompts = _sample_prompts(dataset, recipe.sample_pictures)
     details = _details(recipe, request, pipe, bridge, dataset) | {"sample_prompts": list(prompts)}
@@ -71,7 +76,8 @@ def train_branch(request: TrainRequest) -> BranchRun:
             examples = _encode_once(request.cache_folder, dataset, pipe, bridge, size)
         else:
             examples = LiveExamples(dataset, pipe, bridge.text_encoder, size=size)
-        task = BranchTask(pipe, bridge, examples, options, device=device)
+        order = _order(dataset, examples, options)
+        task = BranchTask(pipe, bridge, examples, options, order=order, device=device)
         result = train(task, config, details)
     except torch.OutOfMemoryError as error:
         raise BridgeError(
@@ -127,7 +133,8 @@ def _load_backbone(name: str | None) -> StableDiffusionPipeline:
 
 def _starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs: int) -> Bridge:
     """A bridge that adds nothing yet, or the one to train further; with its new model card."""
-    seen = f"{pairs} captioned pictures of {Path(request.data).name}"
+    names = (Path(DataSpec.parse(spec).place).name for spec in request.data_specs)
+    seen = f"{pairs} captioned pictures of {' and '.join(names)}"
     card: dict[str, Any] = {
         "languages": tuple(tag.strip() for tag in request.language.split(",") if tag.strip()),
         "licence": request.licence,
@@ -186,9 +193,32 @@ def _sample_prompts(dataset: PairDataset, count: int) -> tuple[str, ...]:
             break
         try:
             prompts[dataset[index].captions[0]] = None
-        except UnreadablePicture:
+        except UnusablePair:
             continue
     return tuple(prompts)
+
+
+def _order(
+    dataset: PairDataset, examples: CachedExamples | LiveExamples, options: BranchOptions
+) -> Order | None:
+    """The order of a mixture with weights; None for the usual one."""
+    if not isinstance(dataset, MixedPairs) or dataset.weights is None:
+        return None
+    sources = np.array([dataset.source_of(position) for position in examples.positions])
+    return GroupedOrder(
+        weighted_groups(sources, dataset.weights, np.zeros_like(sources)),
+        batch_size=options.batch_size,
+        caption_dropout=options.caption_dropout,
+        seed=options.seed,
+    )
+
+
+def _data_identity(request: TrainRequest, dataset: PairDataset) -> Any:
+    if isinstance(request.data, str) and request.data.startswith("emoji:"):
+        return request.data
+    weights = dataset.weights if isinstance(dataset, MixedPairs) else None
+    own = fingerprint(dataset)
+    return own if weights is None else {"data": own, "weights": weights}
 
 
 def _details(
@@ -203,7 +233,7 @@ def _details(
         "caption_dropout": recipe.caption_dropout,
         "min_snr_gamma": recipe.min_snr_gamma,
         "timestep_logit_mean": recipe.timestep_logit_mean,
-        "data": request.data if request.data.startswith("emoji:") else fingerprint(dataset),
+        "data": _data_identity(request, dataset),
         "size": recipe.size,
         "limit": recipe.limit,
         "backbone": module_hash(pipe.unet),

@@ -59,6 +59,10 @@ class Examples(Protocol):
     def __len__(self) -> int:
         """Number of pairs."""
 
+    @property
+    def positions(self) -> Sequence[int]:
+        """Where each example stands in the data set."""
+
     def batch(self, picks: Sequence[Pick]) -> Batch:
         """What can be prepared in a background thread on the CPU."""
 
@@ -82,6 +86,11 @@ class LiveExamples:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Where each example stands in the data set."""
+        return self._indices
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -128,6 +137,11 @@ class CachedExamples:
 
     def __len__(self) -> int:
         return len(self._usable)
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Where each example stands in the data set."""
+        return self._usable
 
     def batch(self, picks: Sequence[Pick]) -> Batch:
         """Latents, the states of all captions padded to the longest, and the English states."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -26,6 +27,13 @@ class Pick:
     def english_of(self, english: str) -> str:
         """What the backbone reads: nothing where the caption was dropped, as when drawing."""
         return "" if self.caption is None else english
+
+
+class Order(Protocol):
+    """What each batch is made of: a function of its index alone."""
+
+    def batch(self, index: int) -> list[Pick]:
+        """The places of the index-th batch."""
 
 
 class ShuffledOrder:

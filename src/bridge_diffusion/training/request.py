@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.config import seconds_in
 from bridge_diffusion.training.recipes import RECIPES, BranchRecipe
@@ -14,9 +15,10 @@ from bridge_diffusion.training.recipes import RECIPES, BranchRecipe
 class TrainRequest:
     """A training run in the user's words."""
 
-    data: str
-    """Folder of pictures with .txt captions beside them, or emoji:zh for the embedded world's
-    scenes in a language."""
+    data: str | tuple[str, ...]
+    """Folder of pictures with .txt captions beside them, tars of them, a Hugging Face dataset, or
+    emoji:zh for the embedded world's scenes in a language. Given several times, they are mixed;
+    ",weight=0.7" after each says its share."""
     out: Path
     """Folder of the run; the same command continues it."""
     model: str | None = None
@@ -62,6 +64,10 @@ class TrainRequest:
     --bridge says of its own."""
 
     def __post_init__(self) -> None:
+        if not self.data:
+            raise BridgeError("--data is missing; give a folder of pictures and .txt files")
+        for spec in self.data_specs:
+            DataSpec.parse(spec)
         if self.recipe not in RECIPES:
             raise BridgeError(
                 f"there is no recipe {self.recipe!r}; choose one of {', '.join(RECIPES)}"
@@ -98,6 +104,11 @@ class TrainRequest:
         if recipe.size is not None and recipe.size < 8:
             raise BridgeError(f"--size is {recipe.size}, it must be 8 or more")
         return recipe
+
+    @property
+    def data_specs(self) -> tuple[str, ...]:
+        """The data sets, one or several."""
+        return (self.data,) if isinstance(self.data, str) else self.data
 
     @property
     def cache_folder(self) -> Path:
