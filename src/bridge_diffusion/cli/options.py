@@ -8,7 +8,7 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -116,7 +116,16 @@ def _default(field: "Field[Any]") -> str:
 
 
 def _field_docs(options: type) -> dict[str, str]:
-    """The docstring under each field, which Python itself does not keep."""
+    """The docstring under each field, those of the class's bases too."""
+    docs: dict[str, str] = {}
+    for kind in reversed(options.__mro__):
+        if is_dataclass(kind):
+            docs |= _own_field_docs(kind)
+    return docs
+
+
+def _own_field_docs(options: type) -> dict[str, str]:
+    """The docstring under each field of a class, which Python itself does not keep."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(options))).body
     assert isinstance(definition, ast.ClassDef)
     docs = {}
