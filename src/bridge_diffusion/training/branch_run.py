@@ -1,6 +1,7 @@
 """From a request to a trained bridge: load the parts, encode the data, train."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,15 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.bridge import Bridge, BridgeConfig
+from bridge_diffusion.data.buckets import Shape, bucket_shapes
 from bridge_diffusion.data.pairs import PairDataset, UnusablePair, fingerprint
 from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.data.views import MixedPairs
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.generation.loading import choose_device, load_bridge, load_pipeline
-from bridge_diffusion.generation.sources import locate_bridge, locate_model
+from bridge_diffusion.generation.loading import choose_device, load_bridge
+from bridge_diffusion.generation.sources import locate_bridge
 from bridge_diffusion.models.branch import BridgeBranch
-from bridge_diffusion.models.config import family_of
 from bridge_diffusion.text import NativeTextEncoder
 from bridge_diffusion.training.branch import BranchOptions, BranchTask
 from bridge_diffusion.training.config import LoopConfig, seconds_in
@@ -35,6 +36,8 @@ from bridge_diffusion.training.grouped_order import GroupedOrder, weighted_group
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.opening import open_data
 from bridge_diffusion.training.order import Order
+from bridge_diffusion.training.parts import load_backbone, picture_size, size_step
+from bridge_diffusion.training.prepared import PreparedExamples, prepared_folder
 from bridge_diffusion.training.recipes import BranchRecipe
 from bridge_diffusion.training.request import TrainRequest
 from bridge_diffusion.training.run_folder import check_run
@@ -60,23 +63,28 @@ def train_branch(request: TrainRequest) -> BranchRun:
     recipe = request.resolved()
     device = choose_device(request.device)
     config = loop_config(request, recipe, device)
-    pipe = _load_backbone(request.model)
-    size = _picture_size(recipe, pipe)
-    dataset = open_data(request.data_specs, size, request.seed, recipe.limit)
-    bridge = _starting_bridge(request, pipe, len(dataset))
-    prompts = _sample_prompts(dataset, recipe.sample_pictures)
-    details = _details(recipe, request, pipe, bridge, dataset) | {"sample_prompts": list(prompts)}
+    pipe = load_backbone(request.model)
+    size = picture_size(recipe.size, pipe)
+    data = _open(request, recipe, size)
+    bridge = _starting_bridge(request, pipe, len(data))
+    if isinstance(data, PreparedExamples):
+        data.check(pipe, bridge.text_encoder, size=request.size, buckets=request.buckets)
+    prompts = _sample_prompts(data, recipe.sample_pictures)
+    details = _details(recipe, request, pipe, bridge, data) | {"sample_prompts": list(prompts)}
     check_run(config, details)
     options = _options(recipe, request.seed, prompts)
     try:
         pipe.to(device)
         bridge.text_encoder.to(device)
-        examples: CachedExamples | LiveExamples
-        if recipe.cached:
-            examples = _encode_once(request.cache_folder, dataset, pipe, bridge, size)
+        examples: PreparedExamples | CachedExamples | LiveExamples
+        if isinstance(data, PreparedExamples):
+            examples = data
+        elif recipe.cached:
+            shapes = bucket_shapes(size, size_step(pipe)) if request.buckets else ()
+            examples = _encode_once(request.cache_folder, data, pipe, bridge, size, shapes)
         else:
-            examples = LiveExamples(dataset, pipe, bridge.text_encoder, size=size)
-        order = _order(dataset, examples, options)
+            examples = LiveExamples(data, pipe, bridge.text_encoder, size=size)
+        order = _order(data, examples, options)
         task = BranchTask(pipe, bridge, examples, options, order=order, device=device)
         result = train(task, config, details)
     except torch.OutOfMemoryError as error:
@@ -119,18 +127,6 @@ def _options(recipe: BranchRecipe, seed: int, prompts: tuple[str, ...]) -> Branc
     )
 
 
-def _load_backbone(name: str | None) -> StableDiffusionPipeline:
-    """The stock pipeline in float32, its safety checker left out: nothing is drawn for others."""
-    source = locate_model(name) or str(name)
-    pipe = load_pipeline(source, dtype=torch.float32, safety_checker=False)
-    if not isinstance(pipe, StableDiffusionPipeline) or family_of(pipe.unet) != "sd15":
-        raise BridgeError(
-            f"--model {name} is a {type(pipe).__name__}; training knows the family of Stable "
-            "Diffusion 1.5"
-        )
-    return pipe
-
-
 def _starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs: int) -> Bridge:
     """A bridge that adds nothing yet, or the one to train further; with its new model card."""
     names = (Path(DataSpec.parse(spec).place).name for spec in request.data_specs)
@@ -164,20 +160,25 @@ def _starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs
     return Bridge(branch, text, config)
 
 
-def _picture_size(recipe: BranchRecipe, pipe: StableDiffusionPipeline) -> int:
-    """Side of the training pictures. BridgeError if the nets cannot halve it often enough."""
-    step = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
-    size = recipe.size or pipe.unet.config.sample_size * pipe.vae_scale_factor
-    if size % step:
-        raise BridgeError(f"--size is {size}, it must be a multiple of {step} for this backbone")
-    return int(size)
+def _open(request: TrainRequest, recipe: BranchRecipe, size: int) -> PairDataset | PreparedExamples:
+    folder = prepared_folder(request.data_specs)
+    if folder is not None:
+        return PreparedExamples(folder, recipe.limit)
+    return open_data(request.data_specs, size, request.seed, recipe.limit)
 
 
 def _encode_once(
-    cache: Path, dataset: PairDataset, pipe: StableDiffusionPipeline, bridge: Bridge, size: int
+    cache: Path,
+    dataset: PairDataset,
+    pipe: StableDiffusionPipeline,
+    bridge: Bridge,
+    size: int,
+    shapes: Sequence[Shape],
 ) -> CachedExamples:
     with counting("encoding pictures", len(dataset)) as count:
-        pictures = cache_pictures(cache, dataset, pipe.vae, size=size, progress=count)
+        pictures = cache_pictures(
+            cache, dataset, pipe.vae, size=size, shapes=shapes, progress=count
+        )
     captions = captions_of(pictures)
     with counting("encoding captions", len({"", *captions})) as count:
         texts = cache_texts(cache, captions, bridge.text_encoder, progress=count)
@@ -185,39 +186,57 @@ def _encode_once(
     return CachedExamples(pictures, texts, english)
 
 
-def _sample_prompts(dataset: PairDataset, count: int) -> tuple[str, ...]:
+def _sample_prompts(data: PairDataset | PreparedExamples, count: int) -> tuple[str, ...]:
     """Different captions from all over the data."""
     prompts: dict[str, None] = {}
-    for index in range(0, len(dataset), max(1, len(dataset) // (4 * count or 1))):
+    for index in range(0, len(data), max(1, len(data) // (4 * count or 1))):
         if len(prompts) == count:
             break
+        if isinstance(data, PreparedExamples):
+            prompts[data.captions(index)[0]] = None
+            continue
         try:
-            prompts[dataset[index].captions[0]] = None
+            prompts[data[index].captions[0]] = None
         except UnusablePair:
             continue
     return tuple(prompts)
 
 
 def _order(
-    dataset: PairDataset, examples: CachedExamples | LiveExamples, options: BranchOptions
+    data: PairDataset | PreparedExamples,
+    examples: PreparedExamples | CachedExamples | LiveExamples,
+    options: BranchOptions,
 ) -> Order | None:
-    """The order of a mixture with weights; None for the usual one."""
-    if not isinstance(dataset, MixedPairs) or dataset.weights is None:
+    """The order of pairs with weights, or of pictures of several shapes; None for the usual one."""
+    mixed = data if isinstance(data, MixedPairs | PreparedExamples) else None
+    weights = mixed.weights if mixed is not None else None
+    sources = np.zeros(len(examples), dtype=np.int64)
+    if isinstance(data, PreparedExamples):
+        sources = data.sources
+    elif isinstance(data, MixedPairs):
+        sources = np.array([data.source_of(position) for position in examples.positions])
+    found = () if isinstance(examples, LiveExamples) else examples.shapes
+    numbers = {shape: number for number, shape in enumerate(sorted(set(found)))}
+    if weights is None and len(numbers) < 2:
         return None
-    sources = np.array([dataset.source_of(position) for position in examples.positions])
+    shapes = np.array([numbers[shape] for shape in found], dtype=np.int64)
     return GroupedOrder(
-        weighted_groups(sources, dataset.weights, np.zeros_like(sources)),
+        weighted_groups(
+            sources if weights else np.zeros_like(sources),
+            weights,
+            shapes if len(shapes) else np.zeros_like(sources),
+        ),
         batch_size=options.batch_size,
         caption_dropout=options.caption_dropout,
         seed=options.seed,
     )
 
 
-def _data_identity(request: TrainRequest, dataset: PairDataset) -> Any:
+def _data_identity(request: TrainRequest, data: PairDataset | PreparedExamples) -> Any:
     if isinstance(request.data, str) and request.data.startswith("emoji:"):
         return request.data
-    weights = dataset.weights if isinstance(dataset, MixedPairs) else None
-    own = fingerprint(dataset)
+    own = data.fingerprint if isinstance(data, PreparedExamples) else fingerprint(data)
+    weights = data.weights if isinstance(data, MixedPairs) else None
     return own if weights is None else {"data": own, "weights": weights}
 
 
@@ -226,14 +245,14 @@ def _details(
     request: TrainRequest,
     pipe: StableDiffusionPipeline,
     bridge: Bridge,
-    dataset: PairDataset,
+    data: PairDataset | PreparedExamples,
 ) -> dict[str, Any]:
     """What must be the same when the run is continued. Hashes, so that folders may be moved."""
     return {
         "caption_dropout": recipe.caption_dropout,
         "min_snr_gamma": recipe.min_snr_gamma,
         "timestep_logit_mean": recipe.timestep_logit_mean,
-        "data": _data_identity(request, dataset),
+        "data": _data_identity(request, data),
         "size": recipe.size,
         "limit": recipe.limit,
         "backbone": module_hash(pipe.unet),
@@ -241,4 +260,4 @@ def _details(
         "text_encoder": module_hash(bridge.text_encoder.model),
         "text_encoding": bridge.text_encoder.encoding.to_json(),
         "starting_branch": module_hash(bridge.branch),
-    }
+    } | ({"buckets": True} if request.buckets else {})

@@ -70,6 +70,10 @@ def open_dataset(text: str, size: int, seed: int, limit: int | None = None) -> P
             f"{spec.place} cannot be streamed here, where pairs are read in any order: leave "
             "streaming out, or read it once with bdm data prepare and train on what that writes"
         )
+    if (Path(spec.place).expanduser() / "manifest.json").is_file():
+        raise BridgeError(
+            f"{spec.place} is prepared data, without pictures: it can only be given to bdm train"
+        )
     world, separator, language = spec.place.partition(":")
     if separator and world == "emoji":
         return _emoji_scenes(language, size, seed, limit or _SCENES)

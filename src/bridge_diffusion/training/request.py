@@ -16,9 +16,9 @@ class TrainRequest:
     """A training run in the user's words."""
 
     data: str | tuple[str, ...]
-    """Folder of pictures with .txt captions beside them, tars of them, a Hugging Face dataset, or
-    emoji:zh for the embedded world's scenes in a language. Given several times, they are mixed;
-    ",weight=0.7" after each says its share."""
+    """Folder of pictures with .txt captions beside them, tars of them, a Hugging Face dataset, a
+    folder that bdm data prepare wrote, or emoji:zh for the embedded world's scenes in a language.
+    Given several times, they are mixed; ",weight=0.7" after each says its share."""
     out: Path
     """Folder of the run; the same command continues it."""
     model: str | None = None
@@ -41,6 +41,8 @@ class TrainRequest:
     """Peak learning rate."""
     size: int | None = None
     """Side of the square training pictures in pixels; the backbone's own size if none is given."""
+    buckets: bool = False
+    """Keep the pictures' aspects: shapes of about --size by --size pixels, a batch of one shape."""
     limit: int | None = None
     """Use only the first pairs of the data, as many."""
     cached: bool = True
@@ -78,6 +80,10 @@ class TrainRequest:
             raise BridgeError(
                 "give either --text-encoder, to start a new bridge, or --bridge, to train one "
                 "further with its own text encoder"
+            )
+        if self.buckets and not self.cached:
+            raise BridgeError(
+                "--buckets needs pictures that are encoded once: leave --no-cached out"
             )
         for name in ("images", "batch_size", "accumulate", "limit"):
             if (count := getattr(self, name)) is not None and count < 1:
