@@ -31,7 +31,7 @@ class DataSpec:
     config: str = ""
     """Configuration of a data set of the hub that has several."""
     streaming: bool = False
-    """Read the hub's data set without keeping it; `bdm data prepare` alone can."""
+    """Read the hub's data set without keeping it: refused, as pairs are read in any order."""
 
     @classmethod
     def parse(cls, text: str) -> "DataSpec":

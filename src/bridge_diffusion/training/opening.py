@@ -67,8 +67,8 @@ def open_dataset(text: str, size: int, seed: int, limit: int | None = None) -> P
     spec = DataSpec.parse(text)
     if spec.streaming:
         raise BridgeError(
-            f"{spec.place} cannot be streamed here, where pairs are read in any order: leave "
-            "streaming out, or read it once with bdm data prepare and train on what that writes"
+            f"{spec.place} cannot be streamed: pairs are read in any order, so that a run can be "
+            "continued exactly; leave streaming out, and it is fetched once"
         )
     if (Path(spec.place).expanduser() / "manifest.json").is_file():
         raise BridgeError(
