@@ -1,4 +1,4 @@
-"""Prepared data: encoded once, read as if live, kept to its models, made the same by Ray."""
+"""Prepared data: encoded once, read as if live, kept to its models."""
 
 import dataclasses
 import json
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from colours import COLOURS, colour_folder, colour_tars, png
-from safetensors import safe_open
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training import preparing
@@ -171,21 +170,3 @@ def test_a_mixture_keeps_its_weights(make: Make, tmp_path: Path, pairs: Path) ->
 
 def manifest(request: PrepareRequest) -> dict:
     return json.loads((request.out / "manifest.json").read_text(encoding="utf-8"))
-
-
-@pytest.mark.full
-def test_ray_gives_what_one_process_gives(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    ray = pytest.importorskip("ray")
-    local, distributed = make(out="local"), make(out="ray", engine="ray", workers=1)
-    prepare_data(local)
-    try:
-        result = prepare_data(distributed)
-    finally:
-        ray.shutdown()
-    assert result.lines()[0] == "5 of 6 pairs kept, with 6 of 7 captions"
-    assert manifest(local) == manifest(distributed)
-    for one in sorted(local.out.glob("*.safetensors")):
-        a, b = safe_open(one, "pt"), safe_open(distributed.out / one.name, "pt")
-        assert a.metadata() == b.metadata()
-        for name in a.keys():  # noqa: SIM118
-            assert torch.allclose(a.get_tensor(name), b.get_tensor(name), rtol=0, atol=1e-6)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from bridge_diffusion.data.filters import Filters
 from bridge_diffusion.data.spec import DataSpec
@@ -50,10 +49,6 @@ class PrepareRequest(Filters):
     """Keep the pictures' aspects: shapes of about --size by --size pixels, a batch of one shape."""
     limit: int | None = None
     """Use only the first pairs of each data set, as many."""
-    engine: Literal["local", "ray"] = "local"
-    """Where the work is done: in this process, or by Ray on the cluster that it finds."""
-    workers: int = 1
-    """Ray's workers; each loads the models."""
     device: str = "auto"
     """Where to encode: auto, cpu, cuda, cuda:1, mps."""
     seed: int = 0
@@ -65,7 +60,3 @@ class PrepareRequest(Filters):
             DataSpec.parse(spec)
         if (self.text_encoder is None) == (self.bridge is None):
             raise BridgeError("give either --text-encoder, or --bridge to take that of a bridge")
-        if self.engine not in ("local", "ray"):
-            raise BridgeError(f"--engine is {self.engine!r}; choose local or ray")
-        if self.workers < 1:
-            raise BridgeError(f"--workers is {self.workers}, it must be 1 or more")

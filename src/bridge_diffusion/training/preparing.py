@@ -1,7 +1,6 @@
 """`bdm data prepare`: measure every pair, drop what the filters say, encode the rest once.
 
-A shard is a function of the request and of its number, so that shards can be made anywhere and in
-any order: here by one process (`Local`), in `preparing_ray` by the workers of a cluster.
+A shard is a function of the request and of its number, so that shards can be made in any order.
 """
 
 import dataclasses
@@ -10,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -56,52 +55,23 @@ _CHUNK_PIXELS = 1024 * 1024  # of one forward of the autoencoder
 _CHUNK_TEXTS = 64
 
 
-class Engine(Protocol):
-    """Does the work of many pairs."""
-
-    def measure(self, request: PrepareRequest, count: int) -> Iterator[Measures]:
-        """The measures of pairs 0..count-1, in any order."""
-
-    def write_shards(self, request: PrepareRequest, numbers: Sequence[int]) -> Iterator[int]:
-        """Write the shards of these numbers; gives each number when it is written."""
-
-
-class Local:
-    """One pair after the other, in this process."""
-
-    def __init__(self, work: "Preparation") -> None:
-        self._work = work
-
-    def measure(self, request: PrepareRequest, count: int) -> Iterator[Measures]:
-        yield from self._work.measure(range(count))
-
-    def write_shards(self, request: PrepareRequest, numbers: Sequence[int]) -> Iterator[int]:
-        for number in numbers:
-            self._work.write_shard(number)
-            yield number
-
-
 def prepare_data(request: PrepareRequest) -> Report:
     """Write the shards, the manifest and the report, or go on where that was interrupted.
 
     BridgeError for parts, data or filters that do not fit, or a folder that holds something else.
     """
     work = Preparation(request)
-    engine: Engine = Local(work)
-    if request.engine == "ray":
-        from bridge_diffusion.training.preparing_ray import RayEngine
-
-        engine = RayEngine(request.workers)
     identity = work.identity()
     _start(request.out, identity)
-    verdicts = list(judge(_measured(request, engine, len(work.dataset)), Filters.of(request)))
+    verdicts = list(judge(_measured(work), Filters.of(request)))
     result = report(" and ".join(request.data), work.dataset, verdicts)
     kept = [(one.measures.index, list(one.kept)) for one in result.kept]
     write_file(json.dumps(kept).encode(), request.out / _PLAN)
     numbers = range(-(-len(kept) // SHARD_PAIRS))
     missing = [number for number in numbers if not _shard_file(request.out, number).is_file()]
     with counting("encoding shards", len(numbers)) as count:
-        for done, _ in enumerate(engine.write_shards(request, missing), start=1):
+        for done, number in enumerate(missing, start=1):
+            work.write_shard(number)
             count(len(numbers) - len(missing) + done)
     write_report(result, work.dataset, request.out)
     manifest = identity | {"fingerprint": _hash(identity), "pairs": len(kept)}
@@ -252,21 +222,18 @@ def _start(folder: Path, identity: dict[str, Any]) -> None:
     write_file(json.dumps(wanted, ensure_ascii=False, indent=1).encode(), file)
 
 
-def _measured(request: PrepareRequest, engine: Engine, count: int) -> list[Measures]:
-    """The measures of all pairs by index, kept so that going on need not look at them again."""
-    file = request.out / _MEASURED
+def _measured(work: Preparation) -> list[Measures]:
+    """The measures of all pairs, kept so that going on need not look at them again."""
+    file = work.request.out / _MEASURED
     if file.is_file():
-        rows = [json.loads(line) for line in file.read_bytes().splitlines()]
-        return [measures_from(row) for row in rows]
-    found: list[Measures] = []
+        return [measures_from(json.loads(line)) for line in file.read_bytes().splitlines()]
+    count, found = len(work.dataset), list[Measures]()
     with counting("looking at pairs", count) as told:
-        for measures in engine.measure(request, count):
+        for measures in work.measure(range(count)):
             found.append(measures)
             told(len(found))
-    found.sort(key=lambda one: one.index)
-    assert [one.index for one in found] == list(range(count))
-    lines = [json.dumps(dataclasses.asdict(one), ensure_ascii=False) for one in found]
-    write_file("".join(f"{line}\n" for line in lines).encode(errors="surrogatepass"), file)
+    lines = [json.dumps(dataclasses.asdict(one)) for one in found]
+    write_file("".join(f"{line}\n" for line in lines).encode(), file)
     return found
 
 
