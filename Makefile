@@ -19,7 +19,7 @@ test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt torch
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check \
-		-c constraints-lowest.txt -e ".[train,world,serve,dev]"
+		-c constraints-lowest.txt -e ".[train,world,data,serve,8bit,dev]"
 	.venv-lowest/bin/python -m pytest -q -m "not full"
 
 check: $(INSTALLED)
@@ -46,7 +46,8 @@ wheel: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[train,world,serve,dev]"
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e ".[train,world,data,serve,8bit,dev]"
 	touch $@
 
 clean:

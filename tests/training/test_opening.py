@@ -35,6 +35,8 @@ def test_controls_are_told_apart_by_their_fingerprints() -> None:
         ("emoji:zh:backwards", "all, english, shuffled"),
         ("emoji:xx", "no captions in 'xx'"),
         ("nowhere", "no data at 'nowhere'"),
+        ("hf:owner/name,streaming=yes", "cannot be streamed: pairs are read in any order"),
+        ("photos,split=test", "is for Hugging Face datasets; this is none"),
     ],
 )
 def test_what_there_is_not_is_said(spec: str, said: str) -> None:

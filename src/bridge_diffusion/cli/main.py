@@ -9,6 +9,7 @@ import typer
 from bridge_diffusion import __version__
 from bridge_diffusion.cli import (
     convert,
+    data,
     doctor,
     evaluate,
     generate,
@@ -67,6 +68,7 @@ app.command("convert")(convert.convert)
 world.app.command("plugin")(world_training.plugin)
 world.app.command("baseline")(world_training.baseline)
 world.app.command("style-evaluator")(world_training.style_evaluator)
+app.add_typer(data.app, name="data")
 app.add_typer(world.app, name="world")
 app.add_typer(evaluate.app, name="evaluate")
 

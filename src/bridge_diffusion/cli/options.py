@@ -8,7 +8,7 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, fields
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -44,7 +44,7 @@ def takes(
                 default=None,
                 annotation=Annotated[
                     _parsed_type(field.name, hints, parsers),
-                    _parameter(field, docs[field.name], argument, parsers),
+                    _parameter(field, hints[field.name], docs[field.name], argument, parsers),
                 ],
             )
             for field in fields(options)
@@ -74,15 +74,22 @@ def _parsed_type(name: str, hints: Mapping[str, Any], parsers: Mapping[str, Any]
     """The type that typer is shown: None means "not given", so each may also be None."""
     if name in parsers:
         return str | None
-    if get_origin(hints[name]) is tuple:  # of any length: an option that may be repeated
-        return list[get_args(hints[name])[0]] | None  # type: ignore[misc]
+    if repeated := _repeated(hints[name]):
+        return list[repeated] | None
     kinds = [kind for kind in get_args(hints[name]) if kind is not type(None)]
     is_union = type(None) in get_args(hints[name])
     return (kinds[0] if is_union else hints[name]) | None
 
 
+def _repeated(hint: Any) -> Any:
+    """What a tuple of any length holds, alone or in a union: an option that may be repeated."""
+    tuples = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple]
+    return get_args(tuples[0])[0] if tuples else None
+
+
 def _parameter(
     field: "Field[Any]",
+    hint: Any,
     doc: str,
     argument: str,
     parsers: Mapping[str, tuple[str, Callable[[str], Any]]],
@@ -92,7 +99,7 @@ def _parameter(
     flag = "--" + field.name.replace("_", "-")
     if isinstance(field.default, bool):
         return typer.Option(f"{flag}/--no-{flag[2:]}", help=doc + _default(field))
-    if isinstance(field.default, tuple):  # may be repeated
+    if _repeated(hint):
         return typer.Option(flag, help=doc, metavar="<str>")
     if field.name in parsers:
         return typer.Option(flag, help=doc, metavar=parsers[field.name][0])
@@ -109,7 +116,16 @@ def _default(field: "Field[Any]") -> str:
 
 
 def _field_docs(options: type) -> dict[str, str]:
-    """The docstring under each field, which Python itself does not keep."""
+    """The docstring under each field, those of the class's bases too."""
+    docs: dict[str, str] = {}
+    for kind in reversed(options.__mro__):
+        if is_dataclass(kind):
+            docs |= _own_field_docs(kind)
+    return docs
+
+
+def _own_field_docs(options: type) -> dict[str, str]:
+    """The docstring under each field of a class, which Python itself does not keep."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(options))).body
     assert isinstance(definition, ast.ClassDef)
     docs = {}

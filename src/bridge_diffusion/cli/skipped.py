@@ -11,7 +11,7 @@ def tell_skipped(skipped: Mapping[str, str]) -> None:
     """Count and name them on standard error; `skipped` says why, by name."""
     if not skipped:
         return
-    typer.echo(f"bdm: {len(skipped)} unreadable pictures were skipped:", err=True)
+    typer.echo(f"bdm: {len(skipped)} pairs could not be used and were skipped:", err=True)
     for name, reason in list(skipped.items())[:_NAMED]:
         typer.echo(f"  {name} ({reason})", err=True)
     if len(skipped) > _NAMED:

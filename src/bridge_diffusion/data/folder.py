@@ -1,46 +1,63 @@
-"""A folder of pictures, each with a text file of the same name that holds its captions."""
+"""A folder of pictures whose captions stand in files beside them."""
 
+import csv
 import hashlib
+import io
 import json
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from bridge_diffusion.data.captions import TEXT_SUFFIXES, Said, said_in_record, said_in_text
 from bridge_diffusion.data.pairs import Pair
 from bridge_diffusion.data.pixels import read_picture
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.reading import read_json
 
 _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+_TABLES = ("metadata.jsonl", "metadata.csv")
 
 
 class PairFolder:
     """`cat.jpg` with `cat.txt` beside it, in a folder and the folders below it.
 
-    Each line of the text file that is not empty is one caption of the picture. Pictures without
-    a caption are left out and listed in `without_caption`. Order: by path. What an English prompt
-    beside a caption may say ("watercolor", "on a beach") stands in `cat.en.txt`, on one line.
+    Each line of the text file that is not empty is one caption of the picture. Where there is none,
+    captions come from `cat.caption`, which is read alike, from the JSON object `cat.json`, or from
+    the picture's row in a `metadata.jsonl` or `metadata.csv` of its folder or of one above it, as
+    Hugging Face's image folders have them (`said_in_record`). Pictures without a caption are left
+    out and listed in `without_caption`. Order: by path. What an English prompt beside a caption may
+    say ("watercolor", "on a beach") stands in `cat.en.txt`, on one line.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """BridgeError if there is no such folder, or no pair in it, or a text is not UTF-8."""
+    def __init__(self, folder: Path, *, fields: Sequence[str] = ()) -> None:
+        """fields: of JSON objects and rows, in which captions stand; text files are not read then.
+
+        BridgeError if there is no such folder, or no pair in it, or a text cannot be read.
+        """
         if not folder.is_dir():
             raise BridgeError(f"{folder} is no folder; give one with pictures and .txt captions")
-        self._folder = folder
+        self._folder, self._fields = folder, tuple(fields)
         self._files: list[Path] = []
-        self._captions: list[tuple[str, ...]] = []
-        self._english: list[str] = []
+        self._said: list[Said] = []
+        found = sorted(path for path in folder.rglob("*") if path.is_file())
+        pictures = [path for path in found if path.suffix.lower() in _PICTURES]
+        rows = _rows([path for path in found if path.name in _TABLES])
         without: list[str] = []
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() not in _PICTURES or not path.is_file():
-                continue
-            captions = _captions(path.with_suffix(".txt"))
-            if captions:
+        for path in pictures:
+            said = self._said_of(path, rows)
+            if said.captions:
                 self._files.append(path)
-                self._captions.append(captions)
-                self._english.append(_english(path.with_suffix(".en.txt")))
+                self._said.append(said)
             else:
                 without.append(self._key(path))
         self.without_caption = tuple(without)
+        gone = rows.keys() - set(pictures)
+        self.left_out = dict.fromkeys(without, "no caption") | {
+            self._key(path): "named in a table, but not there" for path in sorted(gone)
+        }
+        """What is no pair: why, by name."""
         if not self._files:
             raise BridgeError(
                 f"{folder} holds no picture with a caption: put a .txt file of the same name "
@@ -51,13 +68,14 @@ class PairFolder:
         return len(self._files)
 
     def __getitem__(self, index: int) -> Pair:
-        path = self._files[index]
+        path, said = self._files[index], self._said[index]
         key = self._key(path)
         return Pair(
             image=read_picture(path, key),
-            captions=self._captions[index],
+            captions=said.captions,
             key=key,
-            english=self._english[index],
+            english=said.english,
+            languages=said.languages,
         )
 
     @cached_property
@@ -65,11 +83,11 @@ class PairFolder:
         """Hash of the names, captions and file contents."""
 
         def describe(index: int) -> bytes:
-            path = self._files[index]
+            path, said = self._files[index], self._said[index]
             with path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
-            said = (self._captions[index], self._english[index])
-            return json.dumps([self._key(path), *said, content]).encode()
+            texts = (said.captions, said.english, *said.languages)
+            return json.dumps([self._key(path), *texts, content]).encode()
 
         digest = hashlib.sha256()
         with ThreadPoolExecutor() as pool:
@@ -80,19 +98,71 @@ class PairFolder:
     def _key(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()
 
+    def _said_of(self, picture: Path, rows: dict[Path, Any]) -> Said:
+        said = Said()
+        for suffix in TEXT_SUFFIXES if not self._fields else ():
+            if not said.captions:
+                said = said_in_text(_text(picture.with_suffix(suffix)))
+        file = picture.with_suffix(".json")
+        if not said.captions and file.is_file():
+            said = _with_place(file, read_json(file), self._fields)
+        if not said.captions and picture in rows:
+            place, record = rows[picture]
+            said = _with_place(place, record, self._fields)
+        english = _english(picture.with_suffix(".en.txt")) or said.english
+        return Said(said.captions, said.languages, english)
+
+
+def _with_place(place: Any, record: dict[str, Any], fields: Sequence[str]) -> Said:
+    try:
+        return said_in_record(record, fields)
+    except BridgeError as error:
+        raise BridgeError(f"{place}: {error}") from error
+
+
+def _rows(tables: Sequence[Path]) -> dict[Path, tuple[str, dict[str, Any]]]:
+    """Place and content of each picture's row, by the picture's path."""
+    rows = {}
+    for table in tables:
+        for number, record in _records(table):
+            place = f"{table}, row {number}"
+            name = record.pop("file_name", None)
+            if not isinstance(name, str) or not name:
+                raise BridgeError(f"{place} has no file_name; each row names its picture there")
+            rows[table.parent / name] = (place, record)
+    return rows
+
+
+def _records(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    text = _text(table)
+    if table.suffix == ".csv":
+        for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), start=1):
+            yield number, {name: value for name, value in row.items() if name is not None}
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise BridgeError(f"{table}, row {number} is no JSON ({error})") from error
+        if not isinstance(record, dict):
+            raise BridgeError(f"{table}, row {number} is no JSON object")
+        yield number, record
+
 
 def _english(file: Path) -> str:
-    lines = _captions(file)
+    lines = said_in_text(_text(file)).captions
     if len(lines) > 1:
         raise BridgeError(f"{file} has {len(lines)} lines; write the English text on one")
     return lines[0] if lines else ""
 
 
-def _captions(file: Path) -> tuple[str, ...]:
+def _text(file: Path) -> str:
+    """A file's text; "" if there is no such file."""
     if not file.is_file():
-        return ()
+        return ""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise BridgeError(f"{file} is not UTF-8 text; save it as UTF-8") from error
-    return tuple(line.strip() for line in text.splitlines() if line.strip())

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +24,16 @@ class Pair:
     english: str = ""
     """What an English prompt beside the captions may say of the picture: its background, its
     style. Empty for most data: the backbone reads "" then."""
+    languages: tuple[str, ...] = ()
+    """BCP 47 tag of each caption, "" where none is known; empty where no caption has a tag."""
+
+    def __post_init__(self) -> None:
+        assert self.captions
+        assert not self.languages or len(self.languages) == len(self.captions)
+
+    def tagged(self) -> tuple[tuple[str, str], ...]:
+        """Each caption's language, "" where none is known, and text."""
+        return tuple(zip(self.languages or ("",) * len(self.captions), self.captions, strict=True))
 
 
 @runtime_checkable
@@ -30,23 +41,31 @@ class PairDataset(Protocol):
     """Captioned pictures by position; the same pair at the same position every time.
 
     A data set may also have a `fingerprint: str` that changes whenever a picture or a caption
-    does; without one, `pixel_hash` below reads every pair.
+    does (without one, `pixel_hash` below reads every pair), and `left_out: Mapping[str, str]`, what
+    was found beside the pairs and is no pair of it: why, by name.
     """
 
     def __len__(self) -> int:
         """Number of positions."""
 
     def __getitem__(self, index: int) -> Pair:
-        """The pair at 0 <= index < len. Raises UnreadablePicture if its picture is damaged."""
+        """The pair at 0 <= index < len. Raises UnusablePair if it is damaged or lacks a part."""
 
 
-class UnreadablePicture(BridgeError):
-    """A picture that cannot be decoded. Training skips it, counts it and names it."""
+class UnusablePair(BridgeError):
+    """A pair that cannot be trained on. Training skips it, counts it and names it."""
 
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(f"{key} is no readable picture ({reason})")
+    def __init__(self, key: str, reason: str, message: str | None = None) -> None:
+        super().__init__(message or f"{key} cannot be used ({reason})")
         self.key = key
         self.reason = reason
+
+
+class UnreadablePicture(UnusablePair):
+    """A picture that cannot be decoded."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(key, reason, f"{key} is no readable picture ({reason})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +88,18 @@ class FirstPairs:
         return self.dataset[index]
 
     @property
+    def left_out(self) -> Mapping[str, str]:
+        return left_out(self.dataset)
+
+    @property
     def fingerprint(self) -> str:
         return f"the first {self.count} of {self.source}"
+
+
+def left_out(dataset: PairDataset) -> Mapping[str, str]:
+    """What a data set found beside its pairs that is no pair: why, by name."""
+    found = getattr(dataset, "left_out", {})
+    return found if isinstance(found, Mapping) else {}
 
 
 def fingerprint(dataset: PairDataset) -> str:
@@ -85,10 +114,18 @@ def pixel_hash(dataset: PairDataset) -> str:
     for index in range(len(dataset)):
         try:
             pair = dataset[index]
-        except UnreadablePicture as unreadable:
-            digest.update(json.dumps([unreadable.key, unreadable.reason]).encode())
+        except UnusablePair as unusable:
+            digest.update(json.dumps([unusable.key, unusable.reason]).encode())
             continue
-        said = [pair.key, pair.captions, pair.english, pair.image.size]
+        said = [pair.key, pair.captions, pair.english, pair.image.size, *pair.languages]
         digest.update(json.dumps(said).encode())
         digest.update(pair.image.tobytes())
+    return digest.hexdigest()
+
+
+def combined_hash(fields: Iterable[str], hashes: Iterable[str]) -> str:
+    """One hash of the files that a data set is read from and of the fields that are read."""
+    digest = hashlib.sha256(json.dumps(list(fields)).encode())
+    for each in hashes:
+        digest.update(each.encode())
     return digest.hexdigest()

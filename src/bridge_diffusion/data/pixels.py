@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -13,13 +14,13 @@ from bridge_diffusion.data.pairs import UnreadablePicture
 from bridge_diffusion.images.reading import UndecodablePicture, decode_rgb
 
 
-def read_picture(path: Path, key: str) -> Image.Image:
+def read_picture(source: Path | BinaryIO, key: str) -> Image.Image:
     """Decode a file to RGB: turned as its EXIF says, transparency on white, 16 bits made 8.
 
     UnreadablePicture if the file cannot be decoded to the end.
     """
     try:
-        return decode_rgb(path)
+        return decode_rgb(source)
     except UndecodablePicture as error:
         raise UnreadablePicture(key, str(error)) from error
 

@@ -1,4 +1,4 @@
-"""Pictures that cannot be read are skipped, counted and named, whoever reads them."""
+"""Pairs that cannot be used are skipped, counted and named, whoever reads them."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from bridge_diffusion.data.pairs import Pair, PairDataset, UnreadablePicture
+from bridge_diffusion.data.pairs import Pair, PairDataset, UnusablePair
 from bridge_diffusion.data.pixels import fit_square, to_pixels
 from bridge_diffusion.data.store import Item, TensorStore
 from bridge_diffusion.errors import BridgeError
@@ -17,21 +17,21 @@ _log = logging.getLogger(__name__)
 
 
 class ReadablePairs:
-    """A data set that is read at every step, an unreadable picture replaced by the next one."""
+    """A data set that is read at every step, an unusable pair replaced by the next one."""
 
     def __init__(self, dataset: PairDataset) -> None:
         self._dataset = dataset
         self.skipped: dict[str, str] = {}
-        """Unreadable pictures met so far: why, by name."""
+        """Unusable pairs met so far: why, by name."""
 
     def pair(self, index: int) -> Pair | None:
-        """The pair at `index`; None if its picture cannot be read, noted in `skipped`."""
+        """The pair at `index`; None if it cannot be used, noted in `skipped`."""
         try:
             return self._dataset[index]
-        except UnreadablePicture as unreadable:
-            if unreadable.key not in self.skipped:
-                _log.info("skipped: %s", unreadable)
-                self.skipped[unreadable.key] = unreadable.reason
+        except UnusablePair as unusable:
+            if unusable.key not in self.skipped:
+                _log.info("skipped: %s", unusable)
+                self.skipped[unusable.key] = unusable.reason
             return None
 
     def pair_among(self, indices: Sequence[int], place: int) -> Pair:
@@ -55,16 +55,16 @@ def encode_pictures(
 ) -> list[Item]:
     """Items of a store: a row each, what `net` makes of the pixels (-1..1), with the texts.
 
-    An unreadable picture is an item without rows, whose note says why.
+    An unusable pair is an item without rows, whose note says why.
     """
     notes: list[dict[str, Any]] = []
     pixels = []
     for index in indices:
         try:
             pair = dataset[index]
-        except UnreadablePicture as unreadable:
-            _log.info("skipped: %s", unreadable)
-            notes.append({"key": unreadable.key, "unreadable": unreadable.reason})
+        except UnusablePair as unusable:
+            _log.info("skipped: %s", unusable)
+            notes.append({"key": unusable.key, "unreadable": unusable.reason})
             continue
         note = {"key": pair.key, "captions": list(pair.captions)}
         notes.append(note | {"english": pair.english} if pair.english else note)

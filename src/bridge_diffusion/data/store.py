@@ -95,7 +95,7 @@ def build_store(
                 if progress is not None:
                     progress(last)
             index = json.dumps({"items": count, "made_from": identity}, indent=2)
-            _publish(folder / "index.json", lambda file: file.write_text(index, encoding="utf-8"))
+            publish(folder / "index.json", lambda file: file.write_text(index, encoding="utf-8"))
         except (OSError, SafetensorError) as error:
             raise BridgeError(
                 f"the cache {folder} could not be written ({error}); make room, or give another "
@@ -129,10 +129,10 @@ def _write_shard(file: Path, positions: range, encode: Encode, chunk: int) -> No
     ends = torch.tensor([len(item.rows) for item in items]).cumsum(0)
     notes = json.dumps([item.note for item in items], ensure_ascii=False)
     tensors = {"rows": rows.contiguous(), "ends": ends}
-    _publish(file, lambda path: save_file(tensors, path, metadata={"notes": notes}))
+    publish(file, lambda path: save_file(tensors, path, metadata={"notes": notes}))
 
 
-def _publish(file: Path, write: Callable[[Path], Any]) -> None:
+def publish(file: Path, write: Callable[[Path], Any]) -> None:
     """Write beside the place, flush, and rename: a file that is there is whole."""
     unfinished = file.with_name(f"{file.name}.{os.getpid()}.unfinished")
     try:

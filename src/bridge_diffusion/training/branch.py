@@ -31,7 +31,7 @@ from bridge_diffusion.training.bands import band_sums
 from bridge_diffusion.training.examples import Examples, encode_backbone_texts
 from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import Batch
-from bridge_diffusion.training.order import ShuffledOrder
+from bridge_diffusion.training.order import Order, ShuffledOrder
 from bridge_diffusion.training.probe import WorldProbe
 from bridge_diffusion.training.seeds import draw_each
 from bridge_diffusion.training.trained_part import TrainedPart, choose_weights, merged
@@ -100,10 +100,13 @@ class BranchTask:
         examples: Examples,
         options: BranchOptions,
         *,
+        order: Order | None = None,
         device: str = "cpu",
         probe: WorldProbe | None = None,
     ) -> None:
         """`pipe` and `bridge` are moved to `device`; the backbone's weights are frozen.
+
+        order: which pairs a batch has; every pair comes once an epoch if none is given.
 
         BridgeError for a backbone that does not predict noise or velocity, for one of the SDXL
         family, and if the options leave nothing to train.
@@ -128,7 +131,7 @@ class BranchTask:
                 "backbone predicts noise, which tells nothing of the picture there: correct its "
                 "prediction_type to 'v_prediction', or switch the rescaling off"
             )
-        self._order = ShuffledOrder(
+        self._order: Order = order or ShuffledOrder(
             len(examples),
             batch_size=options.batch_size,
             caption_dropout=options.caption_dropout,

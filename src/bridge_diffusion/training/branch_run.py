@@ -1,19 +1,21 @@
 """From a request to a trained bridge: load the parts, encode the data, train."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.bridge import Bridge
-from bridge_diffusion.data.pairs import PairDataset, UnreadablePicture, fingerprint
+from bridge_diffusion.data.buckets import Shape, bucket_shapes
+from bridge_diffusion.data.pairs import PairDataset, UnusablePair, fingerprint
 from bridge_diffusion.data.store import module_hash
+from bridge_diffusion.data.views import MixedPairs
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.generation.loading import choose_device, load_pipeline
-from bridge_diffusion.generation.sources import locate_model
-from bridge_diffusion.models.config import family_of
+from bridge_diffusion.generation.loading import choose_device
 from bridge_diffusion.training.branch import BranchOptions, BranchTask
 from bridge_diffusion.training.config import LoopConfig, seconds_in
 from bridge_diffusion.training.counting import counting
@@ -26,8 +28,12 @@ from bridge_diffusion.training.examples import (
     captions_of,
     english_of,
 )
+from bridge_diffusion.training.grouped_order import GroupedOrder, weighted_groups
 from bridge_diffusion.training.loop import TrainResult, train
-from bridge_diffusion.training.opening import open_dataset
+from bridge_diffusion.training.opening import open_data
+from bridge_diffusion.training.order import Order
+from bridge_diffusion.training.parts import load_backbone, picture_size, size_step
+from bridge_diffusion.training.prepared import PreparedExamples, prepared_folder
 from bridge_diffusion.training.probe import WorldProbe
 from bridge_diffusion.training.processes import Processes, joined, own_device
 from bridge_diffusion.training.recipes import BranchRecipe
@@ -62,18 +68,20 @@ def train_branch(request: TrainRequest) -> BranchRun:
 def _train_together(request: TrainRequest, device: str, processes: Processes) -> BranchRun:
     recipe = request.resolved()
     config = loop_config(request, recipe, device, processes.count)
-    pipe = _load_backbone(request.model)
-    size = _picture_size(recipe, pipe)
-    dataset = open_dataset(request.data, size, request.seed, recipe.limit)
-    bridge = starting_bridge(request, pipe, len(dataset))
-    prompts = request.sample_prompt or _sample_prompts(dataset, recipe.sample_pictures)
-    details = _details(recipe, request, pipe, bridge, dataset) | {"sample_prompts": list(prompts)}
+    pipe = load_backbone(request.model)
+    size = picture_size(recipe.size, pipe)
+    data = _open(request, recipe, size)
+    bridge = starting_bridge(request, pipe, len(data))
+    if isinstance(data, PreparedExamples):
+        data.check(pipe, bridge.text_encoder, size=request.size, buckets=request.buckets)
+    prompts = request.sample_prompt or _sample_prompts(data, recipe.sample_pictures)
+    details = _details(recipe, request, pipe, bridge, data) | {"sample_prompts": list(prompts)}
     check_run(config, details)
     options = _options(recipe, request.seed, prompts)
     probe = None
-    if recipe.probe_pictures:
+    if recipe.probe_pictures and request.world_data:
         probe = WorldProbe.of_data(
-            request.data,
+            request.world_data,
             recipe.probe_pictures,
             steps=recipe.sample_steps,
             guidance=recipe.sample_guidance,
@@ -81,14 +89,20 @@ def _train_together(request: TrainRequest, device: str, processes: Processes) ->
     try:
         pipe.to(device)
         bridge.text_encoder.to(device)
-        examples: CachedExamples | LiveExamples
-        if recipe.cached:
+        examples: PreparedExamples | CachedExamples | LiveExamples
+        if isinstance(data, PreparedExamples):
+            examples = data
+        elif recipe.cached:
+            shapes = bucket_shapes(size, size_step(pipe)) if request.buckets else ()
             with processes.first_alone():
                 show = processes.is_first
-                examples = _encode_once(request.cache_folder, dataset, pipe, bridge, size, show)
+                examples = _encode_once(
+                    request.cache_folder, data, pipe, bridge, size, shapes, show
+                )
         else:
-            examples = LiveExamples(dataset, pipe, bridge.text_encoder, size=size)
-        task = BranchTask(pipe, bridge, examples, options, device=device, probe=probe)
+            examples = LiveExamples(data, pipe, bridge.text_encoder, size=size)
+        order = _order(data, examples, options)
+        task = BranchTask(pipe, bridge, examples, options, order=order, device=device, probe=probe)
         result = train(task, config, details, processes)
     except torch.OutOfMemoryError as error:
         raise BridgeError(
@@ -145,25 +159,11 @@ def _options(recipe: BranchRecipe, seed: int, prompts: tuple[str, ...]) -> Branc
     )
 
 
-def _load_backbone(name: str | None) -> StableDiffusionPipeline:
-    """The stock pipeline in float32, its safety checker left out: nothing is drawn for others."""
-    source = locate_model(name) or str(name)
-    pipe = load_pipeline(source, dtype=torch.float32, safety_checker=False)
-    if not isinstance(pipe, StableDiffusionPipeline) or family_of(pipe.unet) != "sd15":
-        raise BridgeError(
-            f"--model {name} is a {type(pipe).__name__}; training knows the family of Stable "
-            "Diffusion 1.5"
-        )
-    return pipe
-
-
-def _picture_size(recipe: BranchRecipe, pipe: StableDiffusionPipeline) -> int:
-    """Side of the training pictures. BridgeError if the nets cannot halve it often enough."""
-    step = pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1)
-    size = recipe.size or pipe.unet.config.sample_size * pipe.vae_scale_factor
-    if size % step:
-        raise BridgeError(f"--size is {size}, it must be a multiple of {step} for this backbone")
-    return int(size)
+def _open(request: TrainRequest, recipe: BranchRecipe, size: int) -> PairDataset | PreparedExamples:
+    folder = prepared_folder(request.data_specs)
+    if folder is not None:
+        return PreparedExamples(folder, recipe.limit)
+    return open_data(request.data_specs, size, request.seed, recipe.limit)
 
 
 def _encode_once(
@@ -172,10 +172,13 @@ def _encode_once(
     pipe: StableDiffusionPipeline,
     bridge: Bridge,
     size: int,
+    shapes: Sequence[Shape],
     show: bool,
 ) -> CachedExamples:
     with counting("encoding pictures", len(dataset), show=show) as count:
-        pictures = cache_pictures(cache, dataset, pipe.vae, size=size, progress=count)
+        pictures = cache_pictures(
+            cache, dataset, pipe.vae, size=size, shapes=shapes, progress=count
+        )
     captions = captions_of(pictures)
     with counting("encoding captions", len({"", *captions}), show=show) as count:
         texts = cache_texts(cache, captions, bridge.text_encoder, progress=count)
@@ -183,17 +186,59 @@ def _encode_once(
     return CachedExamples(pictures, texts, english)
 
 
-def _sample_prompts(dataset: PairDataset, count: int) -> tuple[str, ...]:
+def _sample_prompts(data: PairDataset | PreparedExamples, count: int) -> tuple[str, ...]:
     """Different captions from all over the data."""
     prompts: dict[str, None] = {}
-    for index in range(0, len(dataset), max(1, len(dataset) // (4 * count or 1))):
+    for index in range(0, len(data), max(1, len(data) // (4 * count or 1))):
         if len(prompts) == count:
             break
+        if isinstance(data, PreparedExamples):
+            prompts[data.captions(index)[0]] = None
+            continue
         try:
-            prompts[dataset[index].captions[0]] = None
-        except UnreadablePicture:
+            prompts[data[index].captions[0]] = None
+        except UnusablePair:
             continue
     return tuple(prompts)
+
+
+def _order(
+    data: PairDataset | PreparedExamples,
+    examples: PreparedExamples | CachedExamples | LiveExamples,
+    options: BranchOptions,
+) -> Order | None:
+    """The order of pairs with weights, or of pictures of several shapes; None for the usual one."""
+    mixed = data if isinstance(data, MixedPairs | PreparedExamples) else None
+    weights = mixed.weights if mixed is not None else None
+    sources = np.zeros(len(examples), dtype=np.int64)
+    if isinstance(data, PreparedExamples):
+        sources = data.sources
+    elif isinstance(data, MixedPairs):
+        sources = np.array([data.source_of(position) for position in examples.positions])
+    found = () if isinstance(examples, LiveExamples) else examples.shapes
+    numbers = {shape: number for number, shape in enumerate(sorted(set(found)))}
+    if weights is None and len(numbers) < 2:
+        return None
+    shapes = np.array([numbers[shape] for shape in found], dtype=np.int64)
+    return GroupedOrder(
+        weighted_groups(
+            sources if weights else np.zeros_like(sources),
+            weights,
+            shapes if len(shapes) else np.zeros_like(sources),
+        ),
+        batch_size=options.batch_size,
+        caption_dropout=options.caption_dropout,
+        english_dropout=options.english_dropout,
+        seed=options.seed,
+    )
+
+
+def _data_identity(request: TrainRequest, data: PairDataset | PreparedExamples) -> Any:
+    if request.world_data is not None:
+        return request.world_data
+    own = data.fingerprint if isinstance(data, PreparedExamples) else fingerprint(data)
+    weights = data.weights if isinstance(data, MixedPairs) else None
+    return own if weights is None else {"data": own, "weights": weights}
 
 
 def _details(
@@ -201,7 +246,7 @@ def _details(
     request: TrainRequest,
     pipe: StableDiffusionPipeline,
     bridge: Bridge,
-    dataset: PairDataset,
+    data: PairDataset | PreparedExamples,
 ) -> dict[str, Any]:
     """What must be the same when the run is continued. Hashes, so that folders may be moved."""
     # What is off is left out, so that runs of earlier versions can go on.
@@ -209,16 +254,20 @@ def _details(
     chosen = {name: value for name in names if (value := getattr(recipe, name))}
     if recipe.frozen_precision != "fp32":
         chosen["frozen_precision"] = recipe.frozen_precision
-    return chosen | {
-        "caption_dropout": recipe.caption_dropout,
-        "min_snr_gamma": recipe.min_snr_gamma,
-        "timestep_logit_mean": recipe.timestep_logit_mean,
-        "data": request.data if request.data.startswith("emoji:") else fingerprint(dataset),
-        "size": recipe.size,
-        "limit": recipe.limit,
-        "backbone": module_hash(pipe.unet),
-        "autoencoder": module_hash(pipe.vae),
-        "text_encoder": module_hash(bridge.text_encoder.model),
-        "text_encoding": bridge.text_encoder.encoding.to_json(),
-        "starting_branch": module_hash(bridge.branch),
-    }
+    return (
+        chosen
+        | {
+            "caption_dropout": recipe.caption_dropout,
+            "min_snr_gamma": recipe.min_snr_gamma,
+            "timestep_logit_mean": recipe.timestep_logit_mean,
+            "data": _data_identity(request, data),
+            "size": recipe.size,
+            "limit": recipe.limit,
+            "backbone": module_hash(pipe.unet),
+            "autoencoder": module_hash(pipe.vae),
+            "text_encoder": module_hash(bridge.text_encoder.model),
+            "text_encoding": bridge.text_encoder.encoding.to_json(),
+            "starting_branch": module_hash(bridge.branch),
+        }
+        | ({"buckets": True} if request.buckets else {})
+    )

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from bridge_diffusion.data.buckets import Shape
 from bridge_diffusion.data.pairs import PairDataset, fingerprint
 from bridge_diffusion.data.pixels import fit_square, to_pixels
 from bridge_diffusion.data.readable import (
@@ -31,6 +32,7 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.text import NativeTextEncoder, TextEncoding
 from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.order import Pick
+from bridge_diffusion.training.shaped_pictures import encode_shaped
 
 Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny
 
@@ -59,6 +61,10 @@ class Examples(Protocol):
     def __len__(self) -> int:
         """Number of pairs."""
 
+    @property
+    def positions(self) -> Sequence[int]:
+        """Where each example stands in the data set."""
+
     def batch(self, picks: Sequence[Pick]) -> Batch:
         """What can be prepared in a background thread on the CPU."""
 
@@ -82,6 +88,11 @@ class LiveExamples:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def positions(self) -> Sequence[int]:
+        """Where each example stands in the data set."""
+        return self._indices
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -129,32 +140,58 @@ class CachedExamples:
     def __len__(self) -> int:
         return len(self._usable)
 
+    @property
+    def positions(self) -> Sequence[int]:
+        """Where each example stands in the data set."""
+        return self._usable
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shape of each example's latents, where they differ; a batch has one."""
+        notes = (self._pictures.notes[index] for index in self._usable)
+        return [tuple(note.get("shape", ())) for note in notes]
+
     def batch(self, picks: Sequence[Pick]) -> Batch:
         """Latents, the states of all captions padded to the longest, and the English states."""
         latents, states, english = [], [], []
         for pick in picks:
             index = self._usable[pick.index]
             note = self._pictures.notes[index]
-            latents.append(self._pictures[index])
+            rows = self._pictures[index]
+            latents.append(rows.view(1, *note["shape"]) if "shape" in note else rows)
             states.append(self._texts[self._text_of[pick.caption_of(note["captions"])]].float())
             if self._english is not None:
                 text = pick.english_of(note.get("english", ""))
                 english.append(self._english[self._english_of[text]].float())
-        lengths = torch.tensor([len(rows) for rows in states])
-        batch = {
-            "latents": torch.cat(latents).float(),
-            "states": pad_sequence(states, batch_first=True),
-            "mask": torch.arange(int(lengths.max())) < lengths[:, None],
-        }
-        return batch | {"english": torch.stack(english)} if english else batch
+        return padded_batch(latents, states, english)
 
     def encoded(self, batch: Batch) -> Encoded:
-        return Encoded(
-            latents=batch["latents"],
-            states=batch["states"],
-            mask=batch["mask"],
-            english=batch.get("english"),
-        )
+        return as_encoded(batch)
+
+
+def padded_batch(
+    latents: Sequence[Float[Tensor, "1 channels height width"]],
+    states: Sequence[Float[Tensor, "_ features"]],
+    english: Sequence[Float[Tensor, "length width"]],
+) -> Batch:
+    """What was encoded of each place of a batch, states padded to the longest."""
+    lengths = torch.tensor([len(rows) for rows in states])
+    batch = {
+        "latents": torch.cat(list(latents)).float(),
+        "states": pad_sequence(list(states), batch_first=True),
+        "mask": torch.arange(int(lengths.max())) < lengths[:, None],
+    }
+    return batch | {"english": torch.stack(list(english))} if english else batch
+
+
+def as_encoded(batch: Batch) -> Encoded:
+    """A padded batch, already on its device, as the nets read it."""
+    return Encoded(
+        latents=batch["latents"],
+        states=batch["states"],
+        mask=batch["mask"],
+        english=batch.get("english"),
+    )
 
 
 Progress = Callable[[int], None]
@@ -166,24 +203,25 @@ def cache_pictures(
     vae: Autoencoder,
     *,
     size: int,
+    shapes: Sequence[Shape] = (),
     progress: Progress | None = None,
 ) -> TensorStore:
     """Encode all pictures once. Item i: the latents of pair i, float16, with its captions.
 
-    An unreadable picture is an item without rows that says why.
+    size: side of the square pictures in pixels; shapes: keep aspects, as `encode_shaped` does. An
+    unusable pair is an item without rows that says why.
     """
-    # diffusers adds entries of its own, such as the folder a model was loaded from, after "_".
-    config = {key: repr(value) for key, value in sorted(vae.config.items()) if key[0] != "_"}
     identity = {
         "what": "latents",
         "format": _CACHE_FORMAT,
         "data": fingerprint(dataset),
-        "model": module_hash(vae),
-        "config": config,
+        **autoencoder_identity(vae),
         "size": size,
-    }
+    } | ({"shapes": shapes} if shapes else {})
 
     def encode(indices: Sequence[int]) -> list[Item]:
+        if shapes:
+            return encode_shaped(dataset, indices, shapes, latents)
         return encode_pictures(dataset, indices, size, latents)
 
     def latents(pixels: Float[Tensor, "batch 3 size size"]) -> Float[Tensor, "batch ..."]:
@@ -196,6 +234,43 @@ def cache_pictures(
     )
 
 
+def autoencoder_identity(vae: Autoencoder) -> dict[str, Any]:
+    """What latents depend on. Plain JSON values."""
+    # diffusers adds entries of its own, such as the folder a model was loaded from, after "_".
+    config = {key: repr(value) for key, value in sorted(vae.config.items()) if key[0] != "_"}
+    return {"model": module_hash(vae), "config": config}
+
+
+def text_identity(text: NativeTextEncoder) -> dict[str, Any]:
+    """What the states of native texts depend on. Plain JSON values."""
+    return {
+        "model": module_hash(text.model),
+        "tokenizer": _tokenizer_hash(text.tokenizer),
+        "encoding": text.encoding.to_json(),
+    }
+
+
+def english_identity(pipe: StableDiffusionPipeline) -> dict[str, Any]:
+    """What the states of English texts depend on. Plain JSON values."""
+    return {
+        "model": module_hash(pipe.text_encoder),
+        "tokenizer": _tokenizer_hash(pipe.tokenizer),
+    }
+
+
+def encode_captions(text: NativeTextEncoder, captions: Sequence[str]) -> list[Tensor]:
+    """States of each caption's tokens that are attended to, [tokens, features], float16.
+
+    The states of masked tokens are left out, which changes nothing: attention does not know their
+    order. BridgeError if a value is not finite.
+    """
+    native = text.encode([literal_prompt(caption, text.encoding) for caption in captions])
+    states = native.hidden.half()
+    if not states.isfinite().all():
+        raise BridgeError("the native text encoder gave values that are not finite")
+    return [rows[mask].cpu() for rows, mask in zip(states, native.mask, strict=True)]
+
+
 def cache_texts(
     cache: Path,
     captions: Sequence[str],
@@ -205,29 +280,20 @@ def cache_texts(
 ) -> TensorStore:
     """Encode each different caption, and the empty one, once.
 
-    Item i: the states of the i-th caption's tokens that are attended to, float16. The states of
-    masked tokens are left out, which changes nothing: attention does not know their order.
+    Item i: what `encode_captions` makes of the i-th caption.
     """
     different = sorted({"", *captions}, key=lambda caption: (len(caption), caption))
     identity = {
         "what": "text states",
         "format": _CACHE_FORMAT,
         "data": hashlib.sha256(json.dumps(different).encode()).hexdigest(),
-        "model": module_hash(text.model),
-        "tokenizer": _tokenizer_hash(text.tokenizer),
-        "encoding": text.encoding.to_json(),
+        **text_identity(text),
     }
 
     def encode(indices: Sequence[int]) -> list[Item]:
         chosen = [different[index] for index in indices]
-        native = text.encode([literal_prompt(caption, text.encoding) for caption in chosen])
-        states = native.hidden.half()
-        if not states.isfinite().all():
-            raise BridgeError("the native text encoder gave values that are not finite")
-        return [
-            Item(rows[mask].cpu(), caption)
-            for rows, mask, caption in zip(states, native.mask, chosen, strict=True)
-        ]
+        states = encode_captions(text, chosen)
+        return [Item(rows, caption) for rows, caption in zip(states, chosen, strict=True)]
 
     return build_store(cache, identity, len(different), encode, chunk=64, progress=progress)
 
@@ -245,8 +311,7 @@ def cache_english(
         "what": "English states",
         "format": _CACHE_FORMAT,
         "data": hashlib.sha256(json.dumps(different).encode()).hexdigest(),
-        "model": module_hash(pipe.text_encoder),
-        "tokenizer": _tokenizer_hash(pipe.tokenizer),
+        **english_identity(pipe),
     }
 
     def encode(indices: Sequence[int]) -> list[Item]:

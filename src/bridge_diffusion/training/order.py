@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -28,6 +29,13 @@ class Pick:
     def english_of(self, english: str) -> str:
         """What the backbone reads: nothing where the caption was dropped, as when drawing."""
         return english if self.english and self.caption is not None else ""
+
+
+class Order(Protocol):
+    """What each batch is made of: a function of its index alone."""
+
+    def batch(self, index: int) -> list[Pick]:
+        """The places of the index-th batch."""
 
 
 class ShuffledOrder:

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.config import (
     SCHEDULES,
@@ -19,9 +20,10 @@ from bridge_diffusion.training.recipes import RECIPES, BranchRecipe
 class TrainRequest:
     """A training run in the user's words."""
 
-    data: str
-    """Folder of pictures with .txt captions beside them, or emoji:zh for the embedded world's
-    scenes in a language."""
+    data: str | tuple[str, ...]
+    """Folder of pictures with .txt captions beside them, tars of them, a Hugging Face dataset, a
+    folder that bdm data prepare wrote, or emoji:zh for the embedded world's scenes in a language.
+    Given several times, they are mixed; ",weight=0.7" after each says its share."""
     out: Path
     """Folder of the run; the same command continues it."""
     model: str | None = None
@@ -62,6 +64,8 @@ class TrainRequest:
     """Blocks of the branch that stay as they are, such as down_blocks.0,*.resnets.*"""
     size: int | None = None
     """Side of the square training pictures in pixels; the backbone's own size if none is given."""
+    buckets: bool = False
+    """Keep the pictures' aspects: shapes of about --size by --size pixels, a batch of one shape."""
     limit: int | None = None
     """Use only the first pairs of the data, as many."""
     cached: bool = True
@@ -105,6 +109,10 @@ class TrainRequest:
     --bridge says of its own."""
 
     def __post_init__(self) -> None:
+        if not self.data:
+            raise BridgeError("--data is missing; give a folder of pictures and .txt files")
+        for spec in self.data_specs:
+            DataSpec.parse(spec)
         if self.recipe not in RECIPES:
             raise BridgeError(
                 f"there is no recipe {self.recipe!r}; choose one of {', '.join(RECIPES)}"
@@ -127,10 +135,14 @@ class TrainRequest:
                 f"--log has {unknown[0]!r}; choose of {', '.join(TRACKERS)}, with commas between, "
                 "or none"
             )
-        if self.probe and not self.data.startswith("emoji:"):
+        if self.probe and self.world_data is None:
             raise BridgeError(
                 "--probe scores scenes of the emoji world, for --data emoji:…; for other data look "
                 "at the samples"
+            )
+        if self.buckets and not self.cached:
+            raise BridgeError(
+                "--buckets needs pictures that are encoded once: leave --no-cached out"
             )
         for name in ("images", "batch_size", "accumulate", "limit", "lora_rank", "probe"):
             if (count := getattr(self, name)) is not None and count < 1:
@@ -186,6 +198,17 @@ class TrainRequest:
     def trackers(self) -> tuple[str, ...] | None:
         """What --log names; nothing for "none", and None if it was not given."""
         return None if self.log is None else () if self.log == "none" else _listed(self.log)
+
+    @property
+    def data_specs(self) -> tuple[str, ...]:
+        """The data sets, one or several."""
+        return (self.data,) if isinstance(self.data, str) else self.data
+
+    @property
+    def world_data(self) -> str | None:
+        """The data if it is scenes of the emoji world alone, else None."""
+        one = self.data_specs[0] if len(self.data_specs) == 1 else ""
+        return one if one.startswith("emoji:") and "," not in one else None
 
     @property
     def cache_folder(self) -> Path:

@@ -8,6 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.bridge import Bridge, BridgeConfig
+from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import load_bridge
 from bridge_diffusion.generation.sources import locate_bridge, locate_text_encoder
@@ -25,7 +26,8 @@ def starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs:
     With both a bridge and a text encoder, the branch is the bridge's and what it reads is new.
     BridgeError if they do not fit each other or the pipeline.
     """
-    seen = f"{pairs} captioned pictures of {Path(request.data).name}"
+    names = (Path(DataSpec.parse(spec).place).name for spec in request.data_specs)
+    seen = f"{pairs} captioned pictures of {' and '.join(names)}"
     card: dict[str, Any] = {
         "languages": tuple(tag.strip() for tag in request.language.split(",") if tag.strip()),
         "licence": request.licence,
