@@ -19,7 +19,7 @@ from bridge_diffusion.training.examples import LiveExamples
 from bridge_diffusion.training.loop import train
 from bridge_diffusion.training.order import ShuffledOrder
 from bridge_diffusion.training.probe import WorldProbe
-from bridge_diffusion.training.seeds import stream_generator
+from bridge_diffusion.training.seeds import draw_each, sample_generators
 from bridge_diffusion.training.starting import reading_width
 from bridge_diffusion.training.trained_part import choose_weights, merged
 
@@ -155,21 +155,23 @@ def test_zero_terminal_snr_trains_right_at_the_last_timestep(
         new_task(new_bridge())
     pipe.scheduler.register_to_config(prediction_type="v_prediction")
     last = torch.full((4,), 999)
-    monkeypatch.setattr(BranchTask, "_timesteps", lambda self, count, generator: last)
+    monkeypatch.setattr(BranchTask, "_timestep", lambda self, generator: torch.tensor(999))
     task = new_task(new_bridge(), min_snr_gamma=5.0)
     assert task.scheduler.alphas_cumprod[-1] == 0
     batch = task.batch(0)
-    losses = task.loss(batch, stream_generator(0, 0))
+    losses = task.loss(batch, sample_generators(0, 0, 0, 4))
     assert losses["loss"] == 0, "SNR / (SNR + 1) is 0 there, not 0 / 0"
     # At the last timestep the input is pure noise and the velocity is the picture, negated.
     z = task.examples.encoded(batch).latents
-    noise = torch.randn(z.shape, generator=stream_generator(0, 0))
+    noise = draw_each(
+        sample_generators(0, 0, 0, 4), lambda g: torch.randn(z.shape[1:], generator=g)
+    )
     english = task.examples.encoded(batch).english
     predicted = pipe.unet(noise, last, english).sample
     wanted = (predicted + z).square().mean().item()
     assert losses["unweighted"].item() == pytest.approx(wanted, rel=1e-5)
     assert losses["loss_by_timestep/750-999:count"] == 4
-    plain = new_task(new_bridge()).loss(batch, stream_generator(0, 0))
+    plain = new_task(new_bridge()).loss(batch, sample_generators(0, 0, 0, 4))
     plain["loss"].backward()
     assert plain["loss"].item() == pytest.approx(wanted, rel=1e-5)
 
@@ -192,7 +194,7 @@ def test_the_noise_offset_moves_whole_channels(new_task: NewTask, new_bridge: Ne
     def noisy(offset: float) -> torch.Tensor:
         task, seen = new_task(new_bridge(), noise_offset=offset), []
         task.bridge.branch.register_forward_pre_hook(lambda _, args: seen.append(args))
-        task.loss(task.batch(0), stream_generator(0, 0))
+        task.loss(task.batch(0), sample_generators(0, 0, 0, 4))
         kept = task.scheduler.alphas_cumprod[seen[0][1]]
         return seen[0][0] / (1 - kept).sqrt()[:, None, None, None]
 
@@ -206,7 +208,7 @@ def test_a_backbone_in_bfloat16_trains_nearly_the_same_branch_and_draws_in_float
 ) -> None:
     def gradient(task: BranchTask) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            loss = task.loss(task.batch(0), stream_generator(0, 0))["loss"]
+            loss = task.loss(task.batch(0), sample_generators(0, 0, 0, 4))["loss"]
         loss.backward()
         found = task.bridge.branch.controlnet_mid_block.weight.grad
         assert found is not None
