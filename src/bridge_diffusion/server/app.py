@@ -2,19 +2,16 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
-from fastapi.staticfiles import StaticFiles
 
 from bridge_diffusion import __version__
 from bridge_diffusion.server.access import Gate
 from bridge_diffusion.server.errors import add_handlers
 from bridge_diffusion.server.interfaces.native import native_router
+from bridge_diffusion.server.page_files import PageFiles
 from bridge_diffusion.server.service import Service
 
-PAGE = Path(__file__).parent / "page"
 _TAGS = [
     {"name": "jobs", "description": "Orders, their progress and their end."},
     {"name": "pictures", "description": "What was drawn."},
@@ -46,12 +43,5 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(Gate, token=service.settings.token, most_body=service.settings.limits.body)
     add_handlers(app)
     app.include_router(native_router(service))
-    if (PAGE / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
-    else:
-
-        @app.get("/", include_in_schema=False)
-        def home() -> RedirectResponse:
-            return RedirectResponse("/openapi.json")
-
+    app.mount("/", PageFiles())
     return app
