@@ -48,3 +48,24 @@ def check_pixels(image: Image.Image, most: int | None) -> None:
         raise UndecodablePicture(
             f"of {image.width}x{image.height} pixels, and at most {most} in all are taken"
         )
+
+
+def decode_opacity(
+    file: BinaryIO, *, formats: tuple[str, ...] | None = None, most_pixels: int | None = None
+) -> Image.Image | None:
+    """How opaque a picture is, as grey of 0..255; None where it has no transparency.
+
+    Raises:
+        UndecodablePicture: As `decode_rgb`.
+    """
+    try:
+        with Image.open(file, formats=formats) as opened:
+            check_pixels(opened, most_pixels)
+            image = ImageOps.exif_transpose(opened)
+            if not image.has_transparency_data:
+                return None
+            return image.convert("RGBA").getchannel("A")
+    except UndecodablePicture:
+        raise
+    except Exception as error:  # as above
+        raise UndecodablePicture(str(error) or type(error).__name__) from error

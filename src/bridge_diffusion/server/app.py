@@ -8,7 +8,9 @@ from fastapi import FastAPI
 from bridge_diffusion import __version__
 from bridge_diffusion.server.access import Gate
 from bridge_diffusion.server.errors import add_handlers
+from bridge_diffusion.server.interfaces.a1111 import a1111_router
 from bridge_diffusion.server.interfaces.native import native_router
+from bridge_diffusion.server.interfaces.openai import openai_router
 from bridge_diffusion.server.page_files import PageFiles
 from bridge_diffusion.server.service import Service
 
@@ -42,6 +44,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.add_middleware(Gate, token=service.settings.token, most_body=service.settings.limits.body)
     add_handlers(app)
-    app.include_router(native_router(service))
+    for router in (native_router, openai_router, a1111_router):
+        app.include_router(router(service))
     app.mount("/", PageFiles())
     return app

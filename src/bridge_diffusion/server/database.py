@@ -1,7 +1,7 @@
 """The server's SQLite database: one connection for all threads, in WAL mode.
 
 What was committed is on the disk (`synchronous=FULL`), so an accepted job and a finished picture
-outlive the process.
+outlive the process. The file is locked while it is open: two servers would draw the same jobs.
 """
 
 import sqlite3
@@ -69,18 +69,23 @@ class Database:
         self._lock = threading.RLock()
         try:
             self._connection = sqlite3.connect(
-                path, check_same_thread=False, isolation_level=None, timeout=10
+                path, check_same_thread=False, isolation_level=None, timeout=1
             )
             self._connection.row_factory = sqlite3.Row
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
+            for pragma in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=FULL"):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._prepare(path)
         except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
+                raise BridgeError(
+                    f"another server uses {path.parent}; end it, or give another --data"
+                ) from error
             raise BridgeError(
                 f"{path} cannot be opened ({error}); check the folder, or give another --data"
             ) from error
 
     def _prepare(self, path: Path) -> None:
+        self._connection.executescript("BEGIN IMMEDIATE; COMMIT;")  # takes the lock
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
             self._connection.executescript(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -151,6 +152,9 @@ class Device:
         if process is not None:
             process.kill()
             process.wait()
+            if process.stdin is not None:
+                with suppress(OSError):  # what it did not read any more
+                    process.stdin.close()
             self._process = None
 
     def _send(self, values: Mapping[str, Any]) -> bool:
@@ -171,11 +175,12 @@ def _read(
 ) -> None:
     """Pass on what a process says; None once it says no more."""
     assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            said.put(json.loads(line))
-    except (OSError, ValueError):
-        _log.exception("a worker's report could not be read")
+    with process.stdout:
+        try:
+            for line in process.stdout:
+                said.put(json.loads(line))
+        except (OSError, ValueError):
+            _log.exception("a worker's report could not be read")
     said.put(None)
 
 

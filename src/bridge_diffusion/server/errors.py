@@ -1,6 +1,7 @@
 """Errors as clients get them: one line, no stack trace, and nothing of what they sent."""
 
 import logging
+import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.server.orders import validation_line
 from bridge_diffusion.server.queue import QueueFull
 
 _log = logging.getLogger(__name__)
@@ -35,8 +37,38 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class OpenAIError(BaseModel):
+    """What went wrong, as OpenAI's clients read it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class OpenAIProblem(BaseModel):
+    """What went wrong, as OpenAI's clients read it."""
+
+    error: OpenAIError
+
+
+OPENAI_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {**entry, "model": OpenAIProblem} for status, entry in PROBLEMS.items()
+}
+
+# The command line's options are a request's fields here.
+_FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
+
+
+def as_line(error: BridgeError) -> str:
+    """A mistake in the words of the interfaces: `--init-image` is `init_image` there."""
+    text = " ".join(str(error).split())
+    return _FLAG.sub(lambda match: match[1].replace("-", "_"), text)
+
+
 def problem(path: str, status: int, detail: str) -> JSONResponse:
     """An error's response in the shape of the interface that a path belongs to."""
+    detail = detail.encode(errors="replace").decode()  # a client's text may be no valid Unicode
     if not path.startswith(_OPENAI):
         return JSONResponse({"detail": detail}, status)
     kinds = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error"}
@@ -55,7 +87,7 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(BridgeError)
     def refuse(request: Request, error: BridgeError) -> JSONResponse:
         status = 429 if isinstance(error, QueueFull) else 422
-        return problem(request.url.path, status, " ".join(str(error).split()))
+        return problem(request.url.path, status, as_line(error))
 
     @app.exception_handler(RequestValidationError)
     def refuse_values(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -71,11 +103,3 @@ def add_handlers(app: FastAPI) -> None:
     def fail(request: Request, error: Exception) -> JSONResponse:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return problem(request.url.path, 500, "the server failed; its log says more")
-
-
-def validation_line(errors: Any) -> str:
-    """The first of pydantic's errors as one line: where, and what is allowed there."""
-    first = errors[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-    message = " ".join(str(first["msg"]).split())
-    return f"{place}: {message}" if place else message

@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bridge_diffusion.errors import BridgeError
-
 EventKind = Literal["job", "progress", "picture", "ended"]
 _WAITING_EVENTS = 256  # of one listener that reads slowly
 
@@ -42,10 +40,11 @@ class _Listener:
 class EventHub:
     """Hands events to listeners. A late one loses progress, and is cut off before it loses more."""
 
-    def __init__(self, most_listeners: int) -> None:
-        self._most = most_listeners
+    def __init__(self, most_streams: int) -> None:
+        self._most = most_streams
         self._loop: asyncio.AbstractEventLoop | None = None
         self._listeners: set[_Listener] = set()
+        self._streams = 0
 
     def start(self) -> None:
         """Deliver from now on, on the running loop."""
@@ -69,22 +68,23 @@ class EventHub:
             if listener.job in (None, event.job):
                 listener.put(event)
 
+    @property
+    def full(self) -> bool:
+        """Whether there are as many streams as are allowed."""
+        return self._streams >= self._most
+
     @asynccontextmanager
     async def listen(
-        self, job: str | None = None, *, counted: bool = True
+        self, job: str | None = None, *, is_stream: bool = True
     ) -> AsyncIterator[AsyncIterator[Event]]:
         """The events of a job, or of all, from now on.
 
         Args:
-            counted: Whether the listener is one of those that are limited.
-
-        Raises:
-            BridgeError: There are too many listeners.
+            is_stream: Whether it is one of the streams that are limited.
         """
-        if counted and len(self._listeners) >= self._most:
-            raise BridgeError(f"{self._most} streams of events are open; close one first")
         listener = _Listener(job)
         self._listeners.add(listener)
+        self._streams += is_stream
 
         async def events() -> AsyncIterator[Event]:
             while (event := await listener.events.get()) is not None:
@@ -94,3 +94,4 @@ class EventHub:
             yield events()
         finally:
             self._listeners.discard(listener)
+            self._streams -= is_stream

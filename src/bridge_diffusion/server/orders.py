@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.request import LARGEST_SEED, GenerationRequest, SchedulerName
@@ -57,6 +57,22 @@ class Order(BaseModel):
     ip_image: UploadId | None = Field(None, description="The upload that it takes as a prompt.")
     ip_scale: float = Field(1.0, ge=-10, le=10, description="How strongly it acts.")
     vae: Name | None = Field(None, description="Another autoencoder by name.")
+
+
+def make_order(**values: Any) -> Order:
+    """An order of checked fields. Raises `BridgeError` for a value that is not allowed."""
+    try:
+        return Order.model_validate(values)
+    except ValidationError as error:
+        raise BridgeError(validation_line(error.errors())) from error
+
+
+def validation_line(errors: Any) -> str:
+    """The first of pydantic's errors as one line: where, and what is allowed there."""
+    first = errors[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    message = " ".join(str(first["msg"]).split())
+    return f"{place}: {message}" if place else message
 
 
 class OrderDesk:

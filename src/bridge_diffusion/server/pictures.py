@@ -7,7 +7,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from bridge_diffusion.images.infotext import parse_infotext
-from bridge_diffusion.images.metadata import read_metadata
+from bridge_diffusion.images.metadata import encode_image, read_metadata
 from bridge_diffusion.server.orders import Order
 from bridge_diffusion.server.views import InfoView
 
@@ -22,6 +22,15 @@ def thumbnail(file: Path) -> bytes:
         image.thumbnail((_THUMBNAIL, _THUMBNAIL), Image.Resampling.LANCZOS)
         image.convert("RGB").save(buffer, "WEBP", quality=_QUALITY)
     return buffer.getvalue()
+
+
+def in_format(file: Path, suffix: str) -> bytes:
+    """A picture of ours as the bytes of a file of another format, with its metadata."""
+    data = file.read_bytes()
+    if suffix == ".png":
+        return data
+    with Image.open(io.BytesIO(data)) as image:
+        return encode_image(image.convert("RGB"), suffix, read_metadata(io.BytesIO(data)))
 
 
 def picture_info(data: bytes, most_pixels: int) -> InfoView:

@@ -18,7 +18,7 @@ def serve(settings: ServerSettings) -> None:
     Raises:
         BridgeError: The address is taken, the data folder cannot be used, or a source is wrong.
     """
-    listening = _listen(settings.host, settings.port)
+    listening = listen(settings.host, settings.port)
     with listening:
         service = open_service(settings)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -35,7 +35,8 @@ def serve(settings: ServerSettings) -> None:
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises `BridgeError` where the address is taken or not ours."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -5,12 +5,14 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 
 from fastapi import Request
+from fastapi.concurrency import run_in_threadpool
 
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.server.catalog import Catalog
 from bridge_diffusion.server.database import Database
 from bridge_diffusion.server.devices import Device, start_devices
 from bridge_diffusion.server.events import EventHub
-from bridge_diffusion.server.gallery import Gallery
+from bridge_diffusion.server.gallery import Gallery, Picture
 from bridge_diffusion.server.jobs import ENDED, Interface, Job, JobTable
 from bridge_diffusion.server.orders import Order, OrderDesk, Priority
 from bridge_diffusion.server.queue import JobQueue
@@ -49,9 +51,26 @@ class Service:
             order, client=client, interface=interface, priority=priority, group=group
         )
 
+    async def draw(
+        self, request: Request, order: Order, interface: Interface
+    ) -> tuple[Job, list[Picture]]:
+        """Accept an order and wait for its pictures; a client that goes away cancels it.
+
+        Raises:
+            BridgeError: As `JobQueue.submit`, or the job failed or was cancelled.
+        """
+        accepted = await run_in_threadpool(self.submit, request, order, interface)
+        job = await self.wait(accepted.id, request)
+        if job.state == "failed":
+            raise BridgeError(str(job.error))
+        pictures = await run_in_threadpool(self.gallery.of_job, job.id)
+        if not pictures:
+            raise BridgeError("the job was cancelled before a picture was finished")
+        return job, pictures
+
     async def wait(self, id: str, request: Request | None = None) -> Job:
         """Wait until a job has ended; with a client that goes away, it is cancelled."""
-        async with self.events.listen(id, counted=False) as events:
+        async with self.events.listen(id, is_stream=False) as events:
             job = self.queue.get(id)
             assert job is not None
             if job.state in ENDED:

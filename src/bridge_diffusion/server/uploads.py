@@ -6,11 +6,11 @@ import threading
 import time
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.images.metadata import FORMATS
-from bridge_diffusion.images.reading import UndecodablePicture, decode_rgb
+from bridge_diffusion.images.reading import UndecodablePicture, decode_opacity, decode_rgb
 from bridge_diffusion.images.writing import write_file
 from bridge_diffusion.server.database import Database
 
@@ -27,23 +27,36 @@ class UploadStore:
         self._most_pixels = most_pixels
         self._decoding = threading.BoundedSemaphore(_DECODED_AT_ONCE)
 
-    def add(self, data: bytes) -> str:
-        """Keep a picture; its name, by which orders mention it.
+    def add(self, data: bytes, *, invert: bool = False) -> str:
+        """Keep a picture, or its negative; its name, by which orders mention it.
 
         Raises:
             BridgeError: It is no PNG, JPEG or WebP, is damaged or has too many pixels.
         """
         with self._decoding:
-            return self.add_image(self.decode(data))
+            image = self.decode(data)
+            return self.add_image(ImageOps.invert(image) if invert else image)
 
     def decode(self, data: bytes) -> Image.Image:
         """A client's picture as RGB. Raises `BridgeError` as `add`."""
         try:
             return decode_rgb(io.BytesIO(data), formats=_FORMATS, most_pixels=self._most_pixels)
         except UndecodablePicture as error:
-            raise BridgeError(
-                f"the picture cannot be read ({error}); give a whole PNG, JPEG or WebP"
-            ) from error
+            raise _unreadable(error) from error
+
+    def add_mask(self, data: bytes) -> str | None:
+        """Keep a picture's transparent parts as a mask, white where it is transparent; its name.
+
+        None where nothing is transparent. Raises `BridgeError` as `add`.
+        """
+        with self._decoding:
+            try:
+                opacity = decode_opacity(
+                    io.BytesIO(data), formats=_FORMATS, most_pixels=self._most_pixels
+                )
+            except UndecodablePicture as error:
+                raise _unreadable(error) from error
+            return None if opacity is None else self.add_image(ImageOps.invert(opacity))
 
     def add_image(self, image: Image.Image) -> str:
         """Keep a decoded picture; its name."""
@@ -80,3 +93,7 @@ class UploadStore:
         path = self.path(name)
         with self._decoding:
             return self.add_image(edge_picture(edge_map(decode_rgb(path))))
+
+
+def _unreadable(error: UndecodablePicture) -> BridgeError:
+    return BridgeError(f"the picture cannot be read ({error}); give a whole PNG, JPEG or WebP")

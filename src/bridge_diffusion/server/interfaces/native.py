@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Path, Query, Request, UploadFile
+from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request, UploadFile
 from fastapi.responses import FileResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
@@ -202,24 +202,44 @@ def _add_jobs(router: APIRouter, service: Service) -> None:
 def _add_streams(router: APIRouter, service: Service) -> None:
     queue = service.queue
 
-    @router.get("/jobs/{id}/events", response_class=EventSourceResponse, tags=["jobs"])
+    # Dependencies, because a stream that has begun cannot be refused any more.
+    def check_room() -> None:
+        if service.events.full:
+            raise HTTPException(429, "too many streams of events are open; close one first")
+
+    def check_job(id: JobId) -> None:
+        if queue.get(id) is None:
+            raise HTTPException(404, f"no job {id}")
+
+    @router.get(
+        "/jobs/{id}/events",
+        response_class=EventSourceResponse,
+        dependencies=[Depends(check_room), Depends(check_job)],
+        tags=["jobs"],
+    )
     async def events_of_job(id: JobId) -> AsyncIterator[ServerSentEvent]:
         """What happens to a job: first its state, then `progress`, `picture`, at last `ended`."""
         async with service.events.listen(id) as events:
             job = queue.get(id)
-            if job is None:
-                raise HTTPException(404, f"no job {id}")
+            assert job is not None
+            has_ended = job.state in ENDED
             view = job_view(job, queue, service.gallery)
-            first = "ended" if job.state in ENDED else "job"
-            yield ServerSentEvent(event=first, data=view)
-            if job.state in ENDED:
+            yield ServerSentEvent(event="ended" if has_ended else "job", data=view)
+            if has_ended:
                 return
             async for event in events:
-                yield ServerSentEvent(event=event.kind, data={"job": event.job, **event.data})
                 if event.kind == "ended":
+                    view = job_view(queue.get(id) or job, queue, service.gallery)
+                    yield ServerSentEvent(event="ended", data=view)
                     return
+                yield ServerSentEvent(event=event.kind, data={"job": event.job, **event.data})
 
-    @router.get("/events", response_class=EventSourceResponse, tags=["jobs"])
+    @router.get(
+        "/events",
+        response_class=EventSourceResponse,
+        dependencies=[Depends(check_room)],
+        tags=["jobs"],
+    )
     async def events() -> AsyncIterator[ServerSentEvent]:
         """What happens to all jobs, from now on."""
         async with service.events.listen() as events:
