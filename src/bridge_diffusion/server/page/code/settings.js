@@ -1,6 +1,6 @@
 // The form: what the user has set, and how orders are made of it and it of orders.
 
-import { bridgeOf } from "./choices.js";
+import { bridgeOf, choices } from "./choices.js";
 import { remembered, signal } from "./view.js";
 
 export const NO_BRIDGE = "none";
@@ -140,8 +140,17 @@ export function recallInfotext(info) {
     seed: numberOr(parameters.Seed, null),
     steps: numberOr(parameters.Steps, DEFAULTS.steps),
     guidance: numberOr(parameters["CFG scale"], DEFAULTS.guidance),
+    scheduler: schedulerTitled(parameters) ?? DEFAULTS.scheduler,
     size: size ? [Number(size[1]), Number(size[2])] : null,
   });
+}
+
+/** The sampler that AUTOMATIC1111's web UI names, in one parameter or, since its 1.9, in two. */
+function schedulerTitled(parameters) {
+  const name = parameters.Sampler;
+  const titles = [`${name} ${parameters["Schedule type"]}`, name];
+  const { schedulers } = choices.value;
+  return schedulers.find((each) => titles.includes(each.title))?.name ?? null;
 }
 
 function numberOr(text, otherwise) {
