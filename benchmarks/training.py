@@ -50,7 +50,7 @@ from bridge_diffusion.training.examples import (
     encode_backbone_texts,
     english_of,
 )
-from bridge_diffusion.training.seeds import stream_generator
+from bridge_diffusion.training.seeds import sample_generators
 from bridge_diffusion.worlds.emoji.paths import backbone_folder, bridge_folder
 from bridge_diffusion.worlds.emoji.scenes import EmojiScenes
 
@@ -138,7 +138,8 @@ def our_step(bench: Bench, cache: Path | None) -> Step:
             for name, value in task.batch(index).items()
         }
         with _autocast(bench):
-            loss = task.loss(batch, stream_generator(0, 0, index))["loss"]
+            generators = sample_generators(0, 0, index * bench.batch, bench.batch)
+            loss = task.loss(batch, generators)["loss"]
         _update(loss, branch, optimizer)
 
     return step

@@ -1,23 +1,20 @@
 """A server in this process, without workers; and a whole one that draws with the emoji world."""
 
 import io
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
+from whole_server import serving
 
 from bridge_diffusion.server.app import create_app
 from bridge_diffusion.server.queue import Unit
-from bridge_diffusion.server.running import listen
 from bridge_diffusion.server.service import Service, open_service
 from bridge_diffusion.server.settings import ServerSettings
 
@@ -91,21 +88,6 @@ def start_local(tmp_path: Path) -> Iterator[Callable[..., Local]]:
 @pytest.fixture
 def local(start_local: Callable[..., Local]) -> Local:
     return start_local()
-
-
-@contextmanager
-def serving(settings: ServerSettings) -> Iterator[str]:
-    """A whole server in a thread, on a free port; its address."""
-    with listen("127.0.0.1", 0) as listening:
-        config = uvicorn.Config(create_app(open_service(settings)), log_level="warning")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listening],))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -275,7 +275,6 @@ def test_curves_and_grids_are_in_tensorboard(tmp_path: Path) -> None:
     events.Reload()
     names = {"loss", "largest", "gradient_norm", "learning_rate"}
     names |= {"images_per_second", "peak_memory_gib"}
-    names |= {"images_per_second", "peak_memory_gib"}
     assert set(events.Tags()["scalars"]) == names
     logged = [event.step for event in events.Scalars("loss")]
     assert logged == [8, 12, 16, 24, 32, 36, 40]

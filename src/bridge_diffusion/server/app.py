@@ -2,11 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import RedirectResponse
-from fastapi.staticfiles import StaticFiles
 
 from bridge_diffusion import __version__
 from bridge_diffusion.server.access import Gate
@@ -14,9 +11,9 @@ from bridge_diffusion.server.errors import add_handlers
 from bridge_diffusion.server.interfaces.a1111 import a1111_router
 from bridge_diffusion.server.interfaces.native import native_router
 from bridge_diffusion.server.interfaces.openai import openai_router
+from bridge_diffusion.server.page_files import PageFiles
 from bridge_diffusion.server.service import Service
 
-PAGE = Path(__file__).parent / "page"
 _TAGS = [
     {"name": "jobs", "description": "Orders, their progress and their end."},
     {"name": "pictures", "description": "What was drawn."},
@@ -49,12 +46,5 @@ def create_app(service: Service) -> FastAPI:
     add_handlers(app)
     for router in (native_router, openai_router, a1111_router):
         app.include_router(router(service))
-    if (PAGE / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=PAGE, html=True))
-    else:
-
-        @app.get("/", include_in_schema=False)
-        def home() -> RedirectResponse:
-            return RedirectResponse("/openapi.json")
-
+    app.mount("/", PageFiles())
     return app

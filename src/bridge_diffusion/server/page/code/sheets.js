@@ -1,0 +1,122 @@
+// What is on show: the pictures of one order, a comparison, or a grid. Each is a sheet of jobs.
+
+import { submitJob } from "./api.js";
+import { AXES, axisLabel, cellsOf } from "./axes.js";
+import { hasEnded, jobs, keepJob, refreshJob, cancel } from "./jobs.js";
+import { NO_BRIDGE, form, orderOf, problem, randomSeed, tellProblem, toBackbone } from "./settings.js";
+import { t } from "./strings.js";
+import { remembered, signal } from "./view.js";
+
+export const MODES = ["picture", "compare", "grid"];
+export const mode = remembered("bdm.mode", "picture", (value) =>
+  MODES.includes(value) ? value : "picture",
+);
+
+/**
+ * The sheet on show, or null. `cells` are `{ job, row, column, role }`; a grid has `rows` and
+ * `columns`: the labels, and the names of their settings.
+ */
+export const sheet = remembered("bdm.sheet", null);
+/** Whether orders are on their way to the server. */
+export const sending = signal(false);
+
+/** Order what the form says, in the mode that is chosen. Problems are told in `problem`. */
+export async function generate() {
+  if (sending.value) return;
+  const plan = planOf(mode.value, form.value);
+  if (plan === null) return;
+  sending.value = true;
+  problem.value = null;
+  try {
+    const cells = [];
+    for (const { order, ...cell } of plan.cells) {
+      const job = await submitJob(order, plan.group);
+      keepJob(job);
+      cells.push({ ...cell, job: job.id });
+      sheet.value = { ...plan, cells: [...cells] };
+    }
+  } catch (error) {
+    tellProblem(error.message || t("error.unreachable"));
+  } finally {
+    sending.value = false;
+  }
+}
+
+/** The orders that a form means in a mode, with their places; null where something is missing. */
+function planOf(kind, values) {
+  if (!values.prompt.trim()) return refuse("prompt", t("error.noPrompt"));
+  if (values.control_net !== null && values.control === null) {
+    return refuse("control", t("error.noControl"));
+  }
+  if (values.ip_adapter !== null && values.ip_image === null) {
+    return refuse("ip_image", t("error.noIpImage"));
+  }
+  const group = `${kind}-${randomSeed().toString(16)}`;
+  if (kind === "compare") return comparison(values, group);
+  if (kind === "grid") return grid(values, group);
+  return { kind, group, cells: [{ order: orderOf(values) }] };
+}
+
+function refuse(field, text) {
+  problem.value = { field, text };
+  return null;
+}
+
+function comparison(values, group) {
+  if (orderOf(values).bridge === NO_BRIDGE) return refuse("bridge", t("error.compareNeedsBridge"));
+  if (!values.translation.trim()) return refuse("translation", t("error.noTranslation"));
+  const bridged = { ...orderOf(values), n: 1 };
+  return {
+    kind: "compare",
+    group,
+    cells: [
+      { role: "asIs", order: toBackbone(bridged) },
+      { role: "translated", order: toBackbone(bridged, values.translation) },
+      { role: "bridged", order: bridged },
+    ],
+  };
+}
+
+function grid(values, group) {
+  const cells = cellsOf(values);
+  if (cells === null) return null;
+  const { x, y } = cells;
+  const seed = values.random_seed ? randomSeed() : values.seed;
+  const fixed = { ...values, seed, random_seed: false, n: 1 };
+  const orders = y.values.flatMap((yValue, row) =>
+    x.values.map((xValue, column) => {
+      const changed = AXES[y.axis].apply(AXES[x.axis].apply(fixed, xValue), yValue);
+      return { row, column, order: orderOf(changed) };
+    }),
+  );
+  return {
+    kind: "grid",
+    group,
+    cells: orders,
+    columns: { axis: x.axis, labels: x.values.map((value) => axisLabel(x.axis, value)) },
+    rows: { axis: y.axis, labels: y.values.map((value) => axisLabel(y.axis, value)) },
+  };
+}
+
+/** The jobs of a sheet that have not ended. */
+export function liveJobs(shown) {
+  if (shown === null) return [];
+  return shown.cells
+    .map((cell) => jobs.value.get(cell.job))
+    .filter((job) => job !== undefined && !hasEnded(job));
+}
+
+/** Cancel what is on show. Last first, so that none begins meanwhile. */
+export async function cancelSheet() {
+  for (const job of liveJobs(sheet.value).reverse()) await cancel(job.id).catch(() => {});
+}
+
+/** Ask for the jobs of the sheet that a reload kept; a sheet whose jobs are gone is forgotten. */
+export async function restoreSheet() {
+  if (sheet.value === null) return;
+  try {
+    await Promise.all(sheet.value.cells.map((cell) => refreshJob(cell.job)));
+  } catch {
+    sheet.value = null;
+  }
+}
