@@ -33,10 +33,10 @@ def test_a_reload_keeps_settings_and_pictures(visit: Any) -> None:
 
 def test_progress_is_shown_and_escape_cancels(visit: Any) -> None:
     page = visit.open()
-    page.get_by_label("Steps").first.fill("100")
+    page.get_by_label("Steps").first.fill("150")
     page.get_by_label("Size").select_option("given")
-    page.get_by_label("Width").fill("256")
-    page.get_by_label("Height").fill("256")
+    page.get_by_label("Width").fill("64")
+    page.get_by_label("Height").fill("64")
     page.get_by_label("Height").blur()
     visit.write("雪地")
     visit.generate()

@@ -120,7 +120,7 @@ def test_a_picture_is_downloaded_with_its_settings_and_deleted(
 
 def test_the_queue_lists_and_cancels(visit: Any, submit: Callable[..., Any]) -> None:
     for prompt in ("第一", "第二"):
-        submit(prompt=prompt, steps=150, size=[256, 256])
+        submit(prompt=prompt, steps=150, n=16)
     page = visit.open("queue")
     waiting = page.locator("ol.jobs > li")
     waiting.nth(1).wait_for()

@@ -2,7 +2,7 @@
 
 import { problem } from "./settings.js";
 import { t } from "./strings.js";
-import { html, remembered, useValue } from "./view.js";
+import { html, remembered, useState, useValue } from "./view.js";
 
 const PATHS = {
   heart: "M12 20s-7-4.6-9-9a5 5 0 0 1 9-4 5 5 0 0 1 9 4c-2 4.4-9 9-9 9z",
@@ -67,24 +67,37 @@ export function Field({ field, label, hint, children, extra }) {
   </div>`;
 }
 
+/**
+ * A number that is typed. `onChange` hears of each number on the way; until the box is left it
+ * shows what was typed, so that "0." is no 0 yet.
+ */
+export function NumberBox({ value, onChange, ...rest }) {
+  const [typed, setTyped] = useState(null);
+  return html`<input
+    type="number"
+    value=${typed ?? value}
+    ...${rest}
+    onInput=${(event) => {
+      setTyped(event.target.value);
+      if (Number.isFinite(event.target.valueAsNumber)) onChange(event.target.valueAsNumber);
+    }}
+    onBlur=${() => setTyped(null)}
+  />`;
+}
+
 /** A slider with its number, which can be typed too. */
 export function Slider({ field, label, hint, value, min, max, step, onChange }) {
-  const change = (event) => {
-    const next = event.target.valueAsNumber;
-    if (Number.isFinite(next)) onChange(next);
-  };
   return html`<${Field}
     field=${field}
     label=${label}
     hint=${hint}
-    extra=${html`<input
+    extra=${html`<${NumberBox}
       id=${idOf(field)}
       class="number"
-      type="number"
       value=${value}
       min=${min}
       step=${step}
-      onChange=${change}
+      onChange=${onChange}
     />`}
   >
     <input
@@ -94,7 +107,7 @@ export function Slider({ field, label, hint, value, min, max, step, onChange }) 
       min=${min}
       max=${max}
       step=${step}
-      onInput=${change}
+      onInput=${(event) => onChange(event.target.valueAsNumber)}
     />
   <//>`;
 }
@@ -119,9 +132,8 @@ export function Select({ field, label, hint, value, options, onChange, hidden = 
 /** A whole number. */
 export function NumberInput({ field, label, hint, value, min, max, step = 1, disabled, placeholder, onChange }) {
   return html`<${Field} field=${field} label=${label} hint=${hint}>
-    <input
+    <${NumberBox}
       id=${idOf(field)}
-      type="number"
       inputmode="numeric"
       value=${value}
       min=${min}
@@ -129,10 +141,7 @@ export function NumberInput({ field, label, hint, value, min, max, step = 1, dis
       step=${step}
       disabled=${disabled}
       placeholder=${placeholder}
-      onInput=${(event) => {
-        const next = event.target.valueAsNumber;
-        if (Number.isFinite(next)) onChange(Math.round(next));
-      }}
+      onChange=${(next) => onChange(Math.round(next))}
     />
   <//>`;
 }

@@ -71,12 +71,12 @@ function JobLine({ job }) {
 function Devices() {
   const [status, setStatus] = useState(null);
   const known = useValue(jobs);
-  const live = waitingJobs(known).length;
+  const live = waitingJobs(known);
   useEffect(() => {
     getStatus()
       .then(setStatus)
       .catch(() => {});
-  }, [live]);
+  }, [live.length, live.some((job) => job.step > 0)]);
   if (status === null) return null;
   return html`<p class="hint">
     ${status.devices.map(({ name, state }) => `${name}: ${t(`device.${state}`)}`).join(" · ")} · bdm

@@ -1,7 +1,7 @@
 // The settings beside the pictures: bridge, picture, plug-ins, pictures to start from.
 
 import { bridgeOf, choices, modelNamed } from "./choices.js";
-import { Field, NumberInput, Section, Select, Slider, Toggle } from "./controls.js";
+import { Field, NumberBox, NumberInput, Section, Select, Slider, Toggle } from "./controls.js";
 import { LANGUAGES } from "./languages.js";
 import { ControlSection, IpSection, StartSection } from "./picture_settings.js";
 import { PluginSection } from "./plugin_settings.js";
@@ -104,16 +104,15 @@ function SizeChoice({ values }) {
     html`<div class="pair">
       ${[width, height].map(
         (side, index) =>
-          html`<input
+          html`<${NumberBox}
             key=${index}
-            type="number"
             aria-label=${t(index === 0 ? "width" : "height")}
             value=${side}
             min="8"
             max=${limit}
             step="8"
             list="sides"
-            onChange=${(event) => setSide(index)(Math.max(1, Math.round(event.target.valueAsNumber || 0)))}
+            onChange=${(side) => setSide(index)(Math.max(1, Math.round(side)))}
           />`,
       )}
       <datalist id="sides">${sides.map((side) => html`<option key=${side} value=${side} />`)}</datalist>

@@ -17,7 +17,7 @@ export const mode = remembered("bdm.mode", "picture", (value) =>
  * `columns`: the labels, and the names of their settings.
  */
 export const sheet = remembered("bdm.sheet", null);
-/** Whether orders are on their way to the server. */
+/** Whether orders are on their way to the server; taking it back stops them. */
 export const sending = signal(false);
 
 /** Order what the form says, in the mode that is chosen. Problems are told in `problem`. */
@@ -27,18 +27,25 @@ export async function generate() {
   if (plan === null) return;
   sending.value = true;
   problem.value = null;
+  const cells = plan.cells.map(({ order, ...cell }) => ({ ...cell, job: null }));
+  const show = (shown) => (sheet.value = { ...plan, cells: shown });
+  const before = sheet.value;
   try {
-    const cells = [];
-    for (const { order, ...cell } of plan.cells) {
+    for (const [index, { order }] of plan.cells.entries()) {
       const job = await submitJob(order, plan.group);
       keepJob(job);
-      cells.push({ ...cell, job: job.id });
-      sheet.value = { ...plan, cells: [...cells] };
+      cells[index].job = job.id;
+      show([...cells]);
+      if (!sending.value) break; // cancelled meanwhile
     }
   } catch (error) {
     tellProblem(error.message || t("error.unreachable"));
   } finally {
-    sending.value = false;
+    const sent = cells.filter((cell) => cell.job !== null);
+    if (sent.length) show(sent);
+    else sheet.value = before;
+    if (sending.value) sending.value = false;
+    else await cancelSheet();
   }
 }
 
@@ -108,6 +115,7 @@ export function liveJobs(shown) {
 
 /** Cancel what is on show. Last first, so that none begins meanwhile. */
 export async function cancelSheet() {
+  sending.value = false;
   for (const job of liveJobs(sheet.value).reverse()) await cancel(job.id).catch(() => {});
 }
 
@@ -115,7 +123,8 @@ export async function cancelSheet() {
 export async function restoreSheet() {
   if (sheet.value === null) return;
   try {
-    await Promise.all(sheet.value.cells.map((cell) => refreshJob(cell.job)));
+    const sent = sheet.value.cells.filter((cell) => cell.job !== null);
+    await Promise.all(sent.map((cell) => refreshJob(cell.job)));
   } catch {
     sheet.value = null;
   }

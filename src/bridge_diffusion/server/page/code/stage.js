@@ -45,7 +45,7 @@ function Place({ job, place, among }) {
   }
   const [width, height] = sizeOf(job);
   const preview = job && !hasEnded(job) ? job.previews[place] : undefined;
-  const isWaiting = job && !hasEnded(job);
+  const isWaiting = !job || !hasEnded(job); // one without a job is still being sent
   return html`<div
     class=${isWaiting ? "tile waiting" : "tile gone"}
     style=${{ aspectRatio: `${width} / ${height}` }}
@@ -72,9 +72,10 @@ function Progress({ known, count }) {
   const shown = live.find((job) => job.state === "running") ?? live[0];
   const cancelled = known.some((job) => job.state === "cancelled");
   const failed = known.some((job) => job.state === "failed");
-  const end = failed ? "failed" : cancelled ? "cancelled" : "done";
+  const isWhole = known.length === count; // a sheet is shown while its orders are still sent
+  const end = failed ? "failed" : cancelled ? "cancelled" : isWhole ? "done" : "queued";
   return html`<div class="progress-line">
-    <progress class=${live.length ? "" : "ended"} value=${done} max="1" aria-label=${t("progress")}></progress>
+    <progress class=${live.length || !isWhole ? "" : "ended"} value=${done} max="1" aria-label=${t("progress")}></progress>
     <span class="progress-text" aria-hidden="true">${shown ? stateText(shown) : t(`state.${end}`)}</span>
     <span class="visually-hidden" role="status">${shown ? t("state.drawing") : t(`state.${end}`)}</span>
   </div>`;
@@ -210,7 +211,7 @@ export function Stage() {
   useEffect(() => {
     // Another page may have seen the end of what this one waits for.
     for (const cell of shown?.cells ?? []) {
-      if (!known.has(cell.job)) refreshJob(cell.job).catch(() => {});
+      if (cell.job !== null && !known.has(cell.job)) refreshJob(cell.job).catch(() => {});
     }
   }, [shown]);
   return html`<section class="stage" aria-label=${t("stage")}>
