@@ -83,8 +83,10 @@ def _parsed_type(name: str, hints: Mapping[str, Any], parsers: Mapping[str, Any]
 
 def _repeated(hint: Any) -> Any:
     """What a tuple of any length holds, alone or in a union: an option that may be repeated."""
-    tuples = [kind for kind in (hint, *get_args(hint)) if get_origin(kind) is tuple]
-    return get_args(tuples[0])[0] if tuples else None
+    for kind in (hint, *get_args(hint)):
+        if get_origin(kind) is tuple and get_args(kind)[-1] is Ellipsis:
+            return get_args(kind)[0]
+    return None
 
 
 def _parameter(

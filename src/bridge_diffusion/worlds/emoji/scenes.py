@@ -51,8 +51,8 @@ DEFAULT_KINDS = {
     "gradient_top_bottom": 0.02,
 }
 
-_BRIDGE_HELD_OUT_WEIGHT = 4.0
-_BRIDGE_TWO_LANGUAGES = 0.25
+_BRIDGE_HELD_OUT_WEIGHT = 2.0
+_BRIDGE_TWO_LANGUAGES = 0.45
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
