@@ -2,7 +2,7 @@
 
     python benchmarks/serving.py --clients 50 --seconds 180
     python benchmarks/serving.py --clients 50 --seconds 60 --batch 1     # one at a time
-    python benchmarks/serving.py --clients 50 --seconds 60 --kill        # kill -9 in the middle
+    python benchmarks/serving.py --clients 10 --seconds 60 --kill        # kill -9 in the middle
 
 It starts its own `bdm serve` on loopback over a temporary folder. Each client sends an order, waits
 for its end, and sends the next. Afterwards every accepted job must have ended, and well.
