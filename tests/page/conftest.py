@@ -135,6 +135,12 @@ class Visit:
             self.generate()
         self.wait_for()
 
+    def wait_for_count(self, items: "Locator", count: int) -> None:
+        """Until there are as many. A function in text would be forbidden by the page's policy."""
+        from playwright.sync_api import expect
+
+        expect(items).to_have_count(count, timeout=_PATIENCE)
+
     def section(self, title: str) -> "Locator":
         """Unfold a part of the settings."""
         part = self.page.locator("details", has=self.page.get_by_role("heading", name=title))

@@ -135,7 +135,7 @@ def test_a_mask_is_painted_with_the_pointer(visit: Any, picture: bytes) -> None:
     start.locator("input[type=file]").set_input_files(file)
     start.get_by_role("button", name="Paint a mask").click()
     canvas = page.locator("#mask-canvas")
-    page.wait_for_function("document.querySelector('#mask-canvas').width === 64")
+    page.locator("#mask-canvas[width='64']").wait_for()
     box = canvas.bounding_box()
     y = box["y"] + box["height"] / 4
     page.mouse.move(box["x"] + box["width"] * 0.2, y)
@@ -159,7 +159,7 @@ def test_a_mask_can_be_taken_back_erased_and_inverted(visit: Any, picture: bytes
     file = {"name": "start.png", "mimeType": "image/png", "buffer": picture}
     start.locator("input[type=file]").set_input_files(file)
     start.get_by_role("button", name="Paint a mask").click()
-    page.wait_for_function("document.querySelector('#mask-canvas').width === 64")
+    page.locator("#mask-canvas[width='64']").wait_for()
     white = """() => {
         const canvas = document.querySelector("#mask-canvas");
         const { data } = canvas.getContext("2d").getImageData(0, 0, 64, 64);

@@ -83,7 +83,7 @@ def test_the_gallery_is_searched_in_any_language_and_recalls_settings(
     tiles = page.locator(".gallery-pictures li")
     search = page.get_by_label("Search the prompts")
     search.fill("狐狸")
-    page.wait_for_function("document.querySelectorAll('.gallery-pictures li').length === 1")
+    visit.wait_for_count(tiles, 1)
     assert "雪地里的狐狸" in tiles.inner_text()
     search.fill("فانوس")  # without the vowel marks
     page.get_by_text("فَانُوس رمضان").wait_for()
@@ -91,7 +91,7 @@ def test_the_gallery_is_searched_in_any_language_and_recalls_settings(
     tiles.get_by_role("button", name="Favourite").click()
     search.fill("")
     page.get_by_label("Favourites only").check()
-    page.wait_for_function("document.querySelectorAll('.gallery-pictures li').length === 1")
+    visit.wait_for_count(tiles, 1)
     tiles.get_by_role("button", name="Look at").click()
     page.get_by_role("button", name="Use all its settings").click()
     assert page.get_by_label("Prompt in your language", exact=True).input_value() == "فَانُوس رمضان"
@@ -106,7 +106,7 @@ def test_a_picture_is_downloaded_with_its_settings_and_deleted(
     page = visit.open("gallery")
     page.get_by_label("Search the prompts").fill("将被删除")
     tiles = page.locator(".gallery-pictures li")
-    page.wait_for_function("document.querySelectorAll('.gallery-pictures li').length === 1")
+    visit.wait_for_count(tiles, 1)
     tiles.get_by_role("button", name="Look at").click()
     with page.expect_download() as download:
         page.get_by_role("link", name="Download").click()
@@ -126,8 +126,8 @@ def test_the_queue_lists_and_cancels(visit: Any, submit: Callable[..., Any]) -> 
     waiting.nth(1).wait_for()
     assert "第二" in waiting.nth(1).inner_text()
     waiting.nth(1).get_by_role("button", name="Cancel").click()
-    page.wait_for_function("document.querySelectorAll('ol.jobs > li').length === 1")
+    visit.wait_for_count(waiting, 1)
     waiting.get_by_role("button", name="Cancel").click()
     page.get_by_text("Nothing is waiting").wait_for()
     assert visit.get("/api/queue") == []
-    assert "Cancelled" in page.locator("ul.jobs > li", has_text="第二").inner_text()
+    assert "Cancelled" in page.locator("ul.jobs > li", has_text="第二").first.inner_text()

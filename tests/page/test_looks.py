@@ -96,9 +96,7 @@ def test_the_keyboard_is_enough_to_look_at_pictures(visit: Any, drawn: Path) -> 
     dialog.wait_for()
     first = dialog.locator("img").get_attribute("src")
     page.keyboard.press("ArrowRight")
-    page.wait_for_function(
-        "src => document.querySelector('dialog img').getAttribute('src') !== src", arg=first
-    )
+    dialog.locator(f"img:not([src='{first}'])").wait_for()
     page.keyboard.press("Escape")
     dialog.wait_for(state="detached")
     assert page.evaluate("document.activeElement.className") == "tile-open"
@@ -126,7 +124,7 @@ def test_no_serious_finding_of_axe(
         assert page.get_by_role("alert").count() > 0
         assert serious(page) == []
         page.get_by_role("button", name="Grid").click()
-        page.get_by_label("Columns").select_option("scheduler")
+        page.get_by_label("Columns", exact=True).select_option("scheduler")
         assert serious(page) == []
         visit.open("gallery")
         page.locator(".gallery-pictures .tile-open").first.click()

@@ -122,7 +122,7 @@ export function Prompts() {
 /** The mode, and the buttons that draw and cancel. */
 export function Actions() {
   const kind = useValue(mode);
-  const isSending = useValue(sending);
+  const isSending = useValue(sending) !== null;
   const shown = useValue(sheet);
   useValue(jobs);
   const live = liveJobs(shown);

@@ -17,15 +17,15 @@ export const mode = remembered("bdm.mode", "picture", (value) =>
  * `columns`: the labels, and the names of their settings.
  */
 export const sheet = remembered("bdm.sheet", null);
-/** Whether orders are on their way to the server; taking it back stops them. */
-export const sending = signal(false);
+/** The plan whose orders are on their way to the server, or null; taking it back stops them. */
+export const sending = signal(null);
 
 /** Order what the form says, in the mode that is chosen. Problems are told in `problem`. */
 export async function generate() {
-  if (sending.value) return;
+  if (sending.value !== null) return;
   const plan = planOf(mode.value, form.value);
   if (plan === null) return;
-  sending.value = true;
+  sending.value = plan;
   problem.value = null;
   const cells = plan.cells.map(({ order, ...cell }) => ({ ...cell, job: null }));
   const show = (shown) => (sheet.value = { ...plan, cells: shown });
@@ -36,7 +36,7 @@ export async function generate() {
       keepJob(job);
       cells[index].job = job.id;
       show([...cells]);
-      if (!sending.value) break; // cancelled meanwhile
+      if (sending.value !== plan) break; // cancelled meanwhile
     }
   } catch (error) {
     tellProblem(error.message || t("error.unreachable"));
@@ -44,8 +44,8 @@ export async function generate() {
     const sent = cells.filter((cell) => cell.job !== null);
     if (sent.length) show(sent);
     else sheet.value = before;
-    if (sending.value) sending.value = false;
-    else await cancelSheet();
+    if (sending.value === plan) sending.value = null;
+    else await cancelCells(sent);
   }
 }
 
@@ -113,10 +113,18 @@ export function liveJobs(shown) {
     .filter((job) => job !== undefined && !hasEnded(job));
 }
 
-/** Cancel what is on show. Last first, so that none begins meanwhile. */
+/** Cancel what is on show. */
 export async function cancelSheet() {
-  sending.value = false;
-  for (const job of liveJobs(sheet.value).reverse()) await cancel(job.id).catch(() => {});
+  sending.value = null;
+  if (sheet.value !== null) await cancelCells(sheet.value.cells);
+}
+
+/** Last first, so that none begins meanwhile. */
+async function cancelCells(cells) {
+  for (const { job: id } of [...cells].reverse()) {
+    const job = jobs.value.get(id);
+    if (id !== null && !(job && hasEnded(job))) await cancel(id).catch(() => {});
+  }
 }
 
 /** Ask for the jobs of the sheet that a reload kept; a sheet whose jobs are gone is forgotten. */

@@ -84,7 +84,7 @@ function Progress({ known, count }) {
 function PictureSheet({ job, among }) {
   const count = job?.order.n ?? 1;
   const places = Array.from({ length: count }, (_, place) => place);
-  return html`<ul class="sheet-pictures" style=${{ "--most": `${shownWidth(job)}px` }}>
+  return html`<ul class=${count === 1 ? "sheet-pictures one" : "sheet-pictures"} style=${{ "--most": `${shownWidth(job)}px` }}>
     ${places.map(
       (place) =>
         html`<li key=${place}>
