@@ -2,7 +2,7 @@
 
     python benchmarks/serving.py --clients 50 --seconds 180
     python benchmarks/serving.py --clients 50 --seconds 60 --batch 1     # one at a time
-    python benchmarks/serving.py --clients 50 --seconds 60 --kill        # kill -9 in the middle
+    python benchmarks/serving.py --clients 10 --seconds 60 --kill        # kill -9 in the middle
 
 It starts its own `bdm serve` on loopback over a temporary folder. Each client sends an order, waits
 for its end, and sends the next. Afterwards every accepted job must have ended, and well.
@@ -24,7 +24,7 @@ import httpx
 
 WORDS = ("红包", "月饼", "麻将", "饺子", "灯笼", "熊猫", "茶壶", "毛笔")
 BACKGROUNDS = ("", "a blue background", "a red background")
-_BETWEEN_LOOKS = 0.2  # seconds
+_BETWEEN_LOOKS = 1.0  # seconds; the clients share the machine with the server
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,7 +60,8 @@ class Server:
 
     def memory(self) -> float:
         """MiB of the server and its worker; Linux alone tells."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")  # each has its own
+        children = " ".join(thread.read_text() for thread in threads)
         return sum(map(_resident, [self.process.pid, *map(int, children.split())]))
 
 

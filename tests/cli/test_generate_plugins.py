@@ -16,6 +16,7 @@ from diffusers import (
 from diffusers.utils import convert_state_dict_to_kohya
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_plugins import save_plugins, trained
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,

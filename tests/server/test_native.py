@@ -75,6 +75,10 @@ def test_what_is_not_allowed_is_said(local: Any, order: dict, message: str) -> N
     assert "\n" not in answer.json()["detail"]
 
 
+def test_the_emoji_world_is_named_as_bdm_generate_knows_it(local: Any) -> None:
+    assert local.submit(model="emoji")["order"]["model"] is None
+
+
 def test_priorities_and_groups(local: Any) -> None:
     low = local.submit(priority="low")
     first, second = local.submit(group="grid"), local.submit(group="grid", priority="high")

@@ -38,6 +38,7 @@ class Device:
         self._process: subprocess.Popen[str] | None = None
         self._said: queues.SimpleQueue[dict[str, Any] | None] = queues.SimpleQueue()
         self._stopping = False
+        self._starting = threading.Lock()
         self._thread = threading.Thread(target=self._feed, name=f"device {name}", daemon=True)
 
     def start(self) -> None:
@@ -46,8 +47,9 @@ class Device:
 
     def stop(self) -> None:
         """End the process; what it was drawing waits again. The queue must be closed before."""
-        self._stopping = True
-        self._end_process()
+        with self._starting:
+            self._stopping = True
+            self._end_process()
         self._thread.join()
         self.state = "stopped"
 
@@ -82,7 +84,8 @@ class Device:
                 self._end_process()
                 return
             if said is None:
-                _log.error("the worker of %s ended", self.name)
+                if not self._stopping:
+                    _log.error("the worker of %s ended", self.name)
                 self._end_process()
                 return
             if "idle" in said:
@@ -133,19 +136,20 @@ class Device:
         }
 
     def _ensure_process(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            return
-        self.state = "starting"
-        self._said = queues.SimpleQueue()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bridge_diffusion.server.worker", self.name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            bufsize=1,
-        )
-        threading.Thread(target=_read, args=(self._process, self._said), daemon=True).start()
+        with self._starting:
+            if self._stopping or (self._process is not None and self._process.poll() is None):
+                return
+            self.state = "starting"
+            self._said = queues.SimpleQueue()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "bridge_diffusion.server.worker", self.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                encoding="utf-8",
+                bufsize=1,
+            )
+            threading.Thread(target=_read, args=(self._process, self._said), daemon=True).start()
 
     def _end_process(self) -> None:
         process = self._process

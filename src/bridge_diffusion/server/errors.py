@@ -1,7 +1,6 @@
 """Errors as clients get them: one line, no stack trace, and nothing of what they sent."""
 
 import logging
-import re
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,6 +12,7 @@ from starlette.exceptions import HTTPException
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.server.orders import validation_line
 from bridge_diffusion.server.queue import QueueFull
+from bridge_diffusion.server.wording import as_line
 
 _log = logging.getLogger(__name__)
 
@@ -55,15 +55,6 @@ class OpenAIProblem(BaseModel):
 OPENAI_PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {**entry, "model": OpenAIProblem} for status, entry in PROBLEMS.items()
 }
-
-# The command line's options are a request's fields here.
-_FLAG = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
-
-
-def as_line(error: BridgeError) -> str:
-    """A mistake in the words of the interfaces: `--init-image` is `init_image` there."""
-    text = " ".join(str(error).split())
-    return _FLAG.sub(lambda match: match[1].replace("-", "_"), text)
 
 
 def problem(path: str, status: int, detail: str) -> JSONResponse:

@@ -9,11 +9,13 @@ from typing import Any
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.together import batch_key
+from bridge_diffusion.server.catalog import WORLD
 from bridge_diffusion.server.events import Event, EventHub, EventKind
 from bridge_diffusion.server.gallery import Gallery, Picture
 from bridge_diffusion.server.jobs import ENDED, Interface, Job, JobTable, State, now
 from bridge_diffusion.server.orders import PRIORITIES, Order, OrderDesk, Priority
 from bridge_diffusion.server.settings import Limits
+from bridge_diffusion.server.wording import as_line
 
 _log = logging.getLogger(__name__)
 
@@ -107,8 +109,12 @@ class JobQueue:
             QueueFull: There are too many jobs.
             BridgeError: The order is not allowed.
         """
+        settled: dict[str, Any] = {}
         if order.seed is None:  # now, so that the same is drawn after a restart
-            order = order.model_copy(update={"seed": secrets.randbits(_RANDOM_SEED_BITS)})
+            settled["seed"] = secrets.randbits(_RANDOM_SEED_BITS)
+        if order.model == WORLD:  # which bdm generate knows without a name
+            settled["model"] = None
+        order = order.model_copy(update=settled)
         job = Job(
             id=secrets.token_hex(8),
             number=0,
@@ -310,13 +316,14 @@ class JobQueue:
             raise QueueFull(f"{own} of your jobs are waiting; let some end, or cancel them")
 
     def _end(self, job: Job, state: State, error: str | None = None) -> None:
-        job.state, job.error, job.ended = state, error, now()
+        job.state, job.ended = state, now()
+        job.error = None if error is None else as_line(error)
         job.waiting, job.preview = [], None
         self._table.update(job)
         del self._jobs[job.id]
         self._changed.notify_all()
         if error is not None:
-            _log.warning("job %s failed: %s", job.id, error)
+            _log.warning("job %s failed: %s", job.id, job.error)
         self._tell(job, "ended")
 
     def _tell(self, job: Job, kind: EventKind) -> None:

@@ -1,6 +1,7 @@
 """Run the server: one process with the page and the interfaces, until it is told to end."""
 
 import socket
+from contextlib import suppress
 
 import uvicorn
 
@@ -32,7 +33,8 @@ def serve(settings: ServerSettings) -> None:
             proxy_headers=False,
             timeout_graceful_shutdown=_SECONDS_TO_END,
         )
-        uvicorn.Server(config).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # uvicorn has ended well, and tells of Ctrl-C once more
+            uvicorn.Server(config).run(sockets=[listening])
 
 
 def listen(host: str, port: int) -> socket.socket:

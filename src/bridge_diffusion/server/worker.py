@@ -5,6 +5,7 @@ writes its reports likewise. It ends when its input does, so that it outlives no
 """
 
 import json
+import logging
 import os
 import queue
 import signal
@@ -43,7 +44,7 @@ def _quiet_libraries() -> None:
     import transformers.utils.logging
 
     for library in (diffusers.utils.logging, transformers.utils.logging):
-        library.set_verbosity_error()
+        library.set_verbosity(logging.CRITICAL)
         library.disable_progress_bar()
 
 
