@@ -84,7 +84,9 @@ function Progress({ known, count }) {
 function PictureSheet({ job, among }) {
   const count = job?.order.n ?? 1;
   const places = Array.from({ length: count }, (_, place) => place);
-  return html`<ul class=${count === 1 ? "sheet-pictures one" : "sheet-pictures"} style=${{ "--most": `${shownWidth(job)}px` }}>
+  const most = shownWidth(job);
+  const kind = count === 1 ? "one" : count <= 4 && most <= 256 ? "row" : "";
+  return html`<ul class=${`sheet-pictures ${kind}`} style=${{ "--most": `${most}px`, "--count": count }}>
     ${places.map(
       (place) =>
         html`<li key=${place}>
