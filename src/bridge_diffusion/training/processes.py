@@ -4,6 +4,7 @@ Each takes its share of every step; the first one alone writes. What they tell e
 gradients (shall we stop? are we the same run?) goes over the CPU, so no accelerator waits for it.
 """
 
+import ctypes
 import itertools
 import json
 import logging
@@ -194,6 +195,13 @@ def joined(device: str, stall_minutes: float) -> Iterator[Processes]:
         ) from error
     try:
         yield Processes(rank, count, local_rank, patient)
+    except BaseException:
+        # gloo's threads may still hold tensors of a collective that failed, and need Python's lock
+        # to let go of them; a group that is deleted meanwhile waits for them and holds the lock.
+        # So the groups are never deleted: this process is about to end.
+        for group in (dist.group.WORLD, patient):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
+        raise
     finally:
         dist.destroy_process_group()
 
