@@ -48,8 +48,9 @@ def save(page: Page, path: Path) -> None:
 
 
 def generate(page: Page, done: str = "Done") -> None:
-    page.keyboard.press("Control+Enter")
-    page.wait_for_selector(".sheet")
+    with page.expect_response(lambda answer: answer.url.endswith("/api/jobs")):
+        page.keyboard.press("Control+Enter")
+    page.wait_for_timeout(500)  # another sheet is on show from here on
     page.locator(".progress-text", has_text=done).wait_for()
     page.wait_for_timeout(500)
 

@@ -13,8 +13,7 @@ def test_the_first_thing_that_a_new_user_does_works(visit: Any) -> None:
     assert page.get_by_text("Write what you would like to see").is_visible()
     visit.draw("红包")
     picture = page.get_by_role("region", name="Pictures").get_by_alt_text("红包").first
-    picture.evaluate("image => image.decode()")  # it may still be on its way
-    assert picture.evaluate("image => image.naturalWidth") == 16
+    assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 16
     (job, *_) = visit.get("/api/jobs?limit=1")
     assert (job["order"]["prompt"], job["order"]["bridge"]) == ("红包", "bridge")
 
