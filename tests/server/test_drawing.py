@@ -73,7 +73,9 @@ def test_a_picture_is_the_one_of_bdm_generate(
     file.write_bytes(httpx.get(address + job["pictures"][0]["url"]).content)
     request = recorded_request(file)
     (again,) = draw(open_model(request), request)
-    np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(again.image))
+    # Another process may use another number of threads, and sum in another order.
+    served, drawn = (np.asarray(image, dtype=int) for image in (Image.open(file), again.image))
+    assert np.abs(served - drawn).max() <= 1
     assert "/" not in json.dumps(read_metadata(file).record)  # no path of the server
     info = httpx.post(f"{address}/api/info", files={"file": file.read_bytes()}).json()
     assert info["order"] == job["pictures"][0]["order"]
