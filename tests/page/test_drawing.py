@@ -10,7 +10,7 @@ from PIL import Image
 
 def test_the_first_thing_that_a_new_user_does_works(visit: Any) -> None:
     page = visit.open()
-    assert page.get_by_text("Write what you would like to see").is_visible()
+    page.get_by_text("Write what you would like to see").wait_for()
     visit.draw("红包")
     picture = page.get_by_role("region", name="Pictures").get_by_alt_text("红包").first
     assert picture.evaluate("image => image.decode().then(() => image.naturalWidth)") == 16
@@ -41,7 +41,7 @@ def test_progress_is_shown_and_escape_cancels(visit: Any) -> None:
     visit.write("雪地")
     visit.generate()
     page.locator("img.preview").wait_for()
-    assert page.get_by_role("progressbar", name="Progress").is_visible()
+    page.get_by_role("progressbar", name="Progress").wait_for()
     page.keyboard.press("Escape")
     visit.wait_for("Cancelled")
     assert visit.get("/api/queue") == []
@@ -55,7 +55,7 @@ def test_a_comparison_has_three_readings_of_one_seed(visit: Any) -> None:
     page.get_by_label("English prompt (optional)").fill("blue")
     visit.draw("红包")
     for title in ("As it is", "Translated", "Bridged"):
-        assert page.locator("figure", has_text=title).locator("img").is_visible()
+        page.locator("figure", has_text=title).locator("img").wait_for()
     orders = [job["order"] for job in reversed(visit.get("/api/jobs?limit=3"))]
     read = [(each["bridge"], each["prompt"], each["english"]) for each in orders]
     assert read == [
@@ -86,7 +86,7 @@ def test_a_grid_goes_over_two_settings(visit: Any) -> None:
     page.get_by_label("Rows", exact=True).select_option("words")
     page.get_by_label("Values of the rows").fill("红包\n月饼\n狐狸")
     visit.write("雪地红包")
-    assert page.get_by_text("2 × 3 = 6 pictures").is_visible()
+    page.get_by_text("2 × 3 = 6 pictures").wait_for()
     visit.generate()
     visit.wait_for()
     assert page.get_by_role("columnheader").all_inner_texts() == ["0", "1"]
@@ -206,7 +206,7 @@ def test_without_a_bridge_the_model_reads_both_prompts(visit: Any) -> None:
     page = visit.open()
     page.get_by_label("Bridge", exact=True).select_option("none")
     page.get_by_label("English prompt (optional)").fill("a fox")
-    assert page.get_by_text("Without a bridge the model itself reads").is_visible()
+    page.get_by_text("Without a bridge the model itself reads").wait_for()
     visit.draw("snow")
     (job, *_) = visit.get("/api/jobs?limit=1")
     assert (job["order"]["prompt"], job["order"]["bridge"]) == ("snow, a fox", "none")

@@ -71,7 +71,7 @@ def test_a_picture_that_says_nothing_may_be_started_from(visit: Any, picture: by
     page.get_by_text("This picture does not say how it was made.").wait_for()
     page.get_by_role("button", name="Start from it").click()
     page.get_by_alt_text("Picture to start from").wait_for()
-    assert page.get_by_label("How far to leave it").first.is_visible()
+    page.get_by_label("How far to leave it").first.wait_for()
 
 
 def test_the_gallery_is_searched_in_any_language_and_recalls_settings(

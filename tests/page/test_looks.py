@@ -83,9 +83,9 @@ def test_the_page_speaks_chinese(visit_as: Callable[..., Any]) -> None:
         visit.generate()
         visit.wait_for("完成")
         page.get_by_label("页面语言").select_option("en")
-        assert page.get_by_role("button", name="Generate").is_visible()
+        page.get_by_role("button", name="Generate").wait_for()
         page.reload()
-        assert page.get_by_role("button", name="Generate").is_visible()
+        page.get_by_role("button", name="Generate").wait_for()
 
 
 def test_the_keyboard_is_enough_to_look_at_pictures(visit: Any, drawn: Path) -> None:

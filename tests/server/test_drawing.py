@@ -90,7 +90,8 @@ def test_a_preview_looks_like_the_picture(address: str, ended: Callable[[str], d
         np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX), dtype=float).ravel()
         for image in (opened(last.partition(",")[2]), Image.open(io.BytesIO(picture)))
     ]
-    assert np.corrcoef(*small)[0, 1] > 0.9
+    # Previews come at most so often, so that the last one may be of a step before the end.
+    assert np.corrcoef(*small)[0, 1] > 0.6
 
 
 def test_openai_draws(client: openai.OpenAI) -> None:
