@@ -71,6 +71,22 @@ def test_ctrl_c_ends_the_server_and_its_worker(tmp_path: Path) -> None:
         assert process.returncode == 0
 
 
+def test_a_worker_that_is_ready_says_so_before_anything_is_ordered(local: Any) -> None:
+    device = Device(
+        "cpu", queue=local.service.queue, gallery=local.service.gallery, batch=4, stall=600
+    )
+    device.start()
+    try:
+        for _ in range(2400):
+            if device.state != "starting":
+                break
+            time.sleep(0.05)
+        assert device.state == "idle"
+    finally:
+        local.service.queue.close()
+        device.stop()
+
+
 @pytest.mark.parametrize("how", ["killed", "silent"])
 def test_a_worker_that_ends_or_hangs_is_replaced(local: Any, how: str) -> None:
     """Killed: by its id in the middle of a job. Silent: it does not speak within the time."""

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,9 +18,6 @@ import pytest
 import webuiapi
 from PIL import Image
 
-from bridge_diffusion.generation.drawing import draw
-from bridge_diffusion.generation.loading import open_model
-from bridge_diffusion.generation.record import recorded_request
 from bridge_diffusion.images.metadata import read_metadata
 
 SIZE = (64, 64)  # the emoji world's own
@@ -71,11 +70,11 @@ def test_a_picture_is_the_one_of_bdm_generate(
     job = ended(submit(address, prompt="红包", english="a blue background", seed=7)["id"])
     file = tmp_path / "picture.png"
     file.write_bytes(httpx.get(address + job["pictures"][0]["url"]).content)
-    request = recorded_request(file)
-    (again,) = draw(open_model(request), request)
-    # Another process may use another number of threads, and sum in another order.
-    served, drawn = (np.asarray(image, dtype=int) for image in (Image.open(file), again.image))
-    assert np.abs(served - drawn).max() <= 1
+    # A process of its own, as the worker is: other tests may have set this one's threads.
+    again = tmp_path / "again.png"
+    command = [sys.executable, "-m", "bridge_diffusion.cli", "generate"]
+    subprocess.run([*command, "--from", file, "--out", again], check=True, capture_output=True)
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(again)))
     assert "/" not in json.dumps(read_metadata(file).record)  # no path of the server
     info = httpx.post(f"{address}/api/info", files={"file": file.read_bytes()}).json()
     assert info["order"] == job["pictures"][0]["order"]
@@ -90,8 +89,7 @@ def test_a_preview_looks_like_the_picture(address: str, ended: Callable[[str], d
         np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX), dtype=float).ravel()
         for image in (opened(last.partition(",")[2]), Image.open(io.BytesIO(picture)))
     ]
-    # Previews come at most so often, so that the last one may be of a step before the end.
-    assert np.corrcoef(*small)[0, 1] > 0.6
+    assert np.corrcoef(*small)[0, 1] > 0.9
 
 
 def test_openai_draws(client: openai.OpenAI) -> None:

@@ -1,5 +1,6 @@
 """A Stable Diffusion pipeline of a few thousand parameters, and a bridge to it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -74,7 +75,9 @@ def tiny_pipeline(in_channels: int = 4) -> StableDiffusionPipeline:
 
 def save_bridge(model: Path, folder: Path) -> None:
     """Make a bridge to the pipeline in a folder, with residuals that are not zero."""
-    native = NativeTextEncoder.from_pretrained(_native_text_encoder(folder.parent / "text"))
+    native = NativeTextEncoder.from_pretrained(
+        save_bert(folder.parent / "text", "红包狐狸雪地月饼")
+    )
     unet = UNet2DConditionModel.from_pretrained(model / "unet")
     branch = BridgeBranch.from_backbone(unet, native.width)
     torch.manual_seed(1)
@@ -88,14 +91,15 @@ def save_bridge(model: Path, folder: Path) -> None:
     Bridge(branch, native, config).save_pretrained(folder)
 
 
-def _native_text_encoder(folder: Path) -> Path:
-    folder.mkdir()
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"红包狐狸雪地月饼"]
-    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+def save_bert(folder: Path, words: Sequence[str], layers: int = 1) -> Path:
+    """A BERT of 16 channels whose vocabulary is the special tokens and `words`."""
+    folder.mkdir(exist_ok=True)
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    (folder / "vocab.txt").write_text("\n".join(entries) + "\n", encoding="utf-8")
     config = BertConfig(
-        vocab_size=len(words),
+        vocab_size=len(entries),
         hidden_size=16,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=64,

@@ -102,8 +102,6 @@ class Device:
                 stop_sent = self._send({"stop": True})
 
     def _note(self, said: Mapping[str, Any], remaining: dict[str, Unit]) -> None:
-        if "ready" in said:
-            return
         id = next(said[kind] for kind in ("step", "finished", "failed", "note") if kind in said)
         unit = remaining.get(id)
         if unit is None:
@@ -149,7 +147,27 @@ class Device:
                 encoding="utf-8",
                 bufsize=1,
             )
-            threading.Thread(target=_read, args=(self._process, self._said), daemon=True).start()
+            reading = (self._process, self._said)
+            threading.Thread(target=self._read, args=reading, daemon=True).start()
+
+    def _read(
+        self,
+        process: "subprocess.Popen[str]",
+        said: "queues.SimpleQueue[dict[str, Any] | None]",
+    ) -> None:
+        """Pass on what a process says; None once it says no more."""
+        assert process.stdout is not None
+        with process.stdout:
+            try:
+                for line in process.stdout:
+                    values = json.loads(line)
+                    if "ready" in values:  # at once: nobody asks before there is something to draw
+                        self.state = "idle"
+                    else:
+                        said.put(values)
+            except (OSError, ValueError):
+                _log.exception("a worker's report could not be read")
+        said.put(None)
 
     def _end_process(self) -> None:
         process = self._process
@@ -172,20 +190,6 @@ class Device:
         except (OSError, ValueError):
             return False
         return True
-
-
-def _read(
-    process: "subprocess.Popen[str]", said: "queues.SimpleQueue[dict[str, Any] | None]"
-) -> None:
-    """Pass on what a process says; None once it says no more."""
-    assert process.stdout is not None
-    with process.stdout:
-        try:
-            for line in process.stdout:
-                said.put(json.loads(line))
-        except (OSError, ValueError):
-            _log.exception("a worker's report could not be read")
-    said.put(None)
 
 
 def start_devices(

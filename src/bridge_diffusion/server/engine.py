@@ -116,7 +116,7 @@ class Engine:
 
     def _tell_step(self, tasks: Sequence[Task], step: Step) -> None:
         now = monotonic()
-        with_previews = now >= self._next_preview
+        with_previews = now >= self._next_preview or step.number == step.of
         if with_previews:
             self._next_preview = now + _BETWEEN_PREVIEWS
         for row, index in enumerate(step.pictures):

@@ -30,10 +30,10 @@ from bridge_diffusion.training.attention import prefer_plain_attention
 from bridge_diffusion.training.bands import band_sums
 from bridge_diffusion.training.examples import Examples, encode_backbone_texts
 from bridge_diffusion.training.grid import numbered_grid
-from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.order import Order, ShuffledOrder
 from bridge_diffusion.training.probe import WorldProbe
 from bridge_diffusion.training.seeds import draw_each
+from bridge_diffusion.training.task import Batch
 from bridge_diffusion.training.trained_part import TrainedPart, choose_weights, merged
 
 _PICTURES_AT_ONCE = 8

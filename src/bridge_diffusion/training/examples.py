@@ -30,9 +30,9 @@ from bridge_diffusion.data.readable import (
 from bridge_diffusion.data.store import Item, TensorStore, build_store, module_hash
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.text import NativeTextEncoder, TextEncoding
-from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.order import Pick
 from bridge_diffusion.training.shaped_pictures import encode_shaped
+from bridge_diffusion.training.task import Batch
 
 Autoencoder: TypeAlias = AutoencoderKL | AutoencoderTiny
 

@@ -9,14 +9,13 @@ rounding, in any number of processes. The first process alone writes.
 """
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from bridge_diffusion.errors import BridgeError
@@ -35,55 +34,10 @@ from bridge_diffusion.training.prefetching import Drawn, prefetched
 from bridge_diffusion.training.processes import ALONE, LostProcess, Processes, lost_processes
 from bridge_diffusion.training.run_folder import exported_images, note_export, open_together
 from bridge_diffusion.training.seeds import sample_generators, stream_seed
-
-#: What a task trains on in one go: tensors (moved to the device by the loop) and plain values.
-Batch = Mapping[str, Any]
+from bridge_diffusion.training.task import Scored, ShardableTask, Task
 
 _NOISE, _DROPOUT = 0, 1  # positions of the random streams of a seed
 _AGAINST_NAN = "start a new run with a lower learning rate, a longer warm-up or precision fp32"
-
-
-@runtime_checkable
-class Task(Protocol):
-    """What is trained, on what, and against which loss."""
-
-    @property
-    def module(self) -> nn.Module:
-        """Everything that is trained (a ModuleDict if several nets), in float32."""
-
-    def batch(self, index: int) -> Batch:
-        """The index-th batch: a function of the task's seed and the index alone.
-
-        Called in a background thread, while a step runs in another.
-        """
-
-    def loss(self, batch: Batch, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:
-        """Scalars by name, means over the batch: "loss" is minimised, the others are logged.
-
-        `generators`: one for each sample of the batch, for its noise.
-        """
-
-    def samples(self) -> Image.Image | None:
-        """A labelled grid for the log, or None. Called with the averaged weights in place."""
-
-    def export(self, folder: Path) -> None:
-        """Save for use into an empty folder. Called with the averaged weights in place."""
-
-
-@runtime_checkable
-class Scored(Protocol):
-    """A task that can say how good its samples are."""
-
-    def scores(self) -> dict[str, float]:
-        """Curves by name, drawn and scored anew. Called with the averaged weights in place."""
-
-
-@runtime_checkable
-class ShardableTask(Task, Protocol):
-    """A task whose module may be split over the processes: the loss calls its `forward`."""
-
-    def export_of(self, module: nn.Module, folder: Path) -> None:
-        """What `export` does, of a whole copy of the trained module."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -125,12 +125,13 @@ def _tell_left_out(place: str, pairs: PairDataset) -> None:
     others = [name for name in found if not name.endswith(".tar")]
     if others:
         _log.warning(
-            "%d of %d pictures in %s have no caption and are left out, such as %s: put a .txt "
-            "file of the same name beside each",
+            "%d of %d pictures in %s are left out, such as %s (%s); where it is the caption, put a "
+            ".txt file of the same name beside each",
             len(others),
             len(others) + len(pairs),
             place,
             others[0],
+            found[others[0]],
         )
 
 

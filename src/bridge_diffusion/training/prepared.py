@@ -28,8 +28,8 @@ from bridge_diffusion.training.examples import (
     padded_batch,
     text_identity,
 )
-from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.order import Pick
+from bridge_diffusion.training.task import Batch
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from bridge_diffusion.text import NativeTextEncoder, TextEncoding
 from bridge_diffusion.text.native import check_fit
-from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.processes import ALONE, Processes
+from bridge_diffusion.training.task import Batch
 from bridge_diffusion.training.text_towers import (
     PROJECTION_FILE,
     PROJECTION_KEY,

@@ -29,8 +29,9 @@ from bridge_diffusion.text import NativeTextEncoder
 from bridge_diffusion.text.side_by_side import models_of
 from bridge_diffusion.training.examples import encode_backbone_texts
 from bridge_diffusion.training.grid import numbered_grid
-from bridge_diffusion.training.loop import Batch, TrainResult, train
+from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.recipes import RECIPES as BRANCH_RECIPES
+from bridge_diffusion.training.task import Batch
 from bridge_diffusion.worlds.emoji.baselines.adapter import (
     ADAPTER_FOLDER,
     ENCODER_FOLDER,

@@ -13,7 +13,8 @@ from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.training.examples import encode_backbone_texts
-from bridge_diffusion.training.loop import Task, TrainResult, train
+from bridge_diffusion.training.loop import TrainResult, train
+from bridge_diffusion.training.task import Task
 from bridge_diffusion.worlds.emoji.captions import default_colours
 from bridge_diffusion.worlds.emoji.concepts import find_concept
 from bridge_diffusion.worlds.emoji.edges import edge_map

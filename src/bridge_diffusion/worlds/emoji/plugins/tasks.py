@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from bridge_diffusion.training.attention import prefer_plain_attention
 from bridge_diffusion.training.grid import numbered_grid
-from bridge_diffusion.training.loop import Batch
+from bridge_diffusion.training.task import Batch
 from bridge_diffusion.worlds.emoji.edges import edge_picture
 from bridge_diffusion.worlds.emoji.train.backbone import BackboneTask, EncodedScenes
 

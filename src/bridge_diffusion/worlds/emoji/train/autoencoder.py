@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from bridge_diffusion.data.pairs import PairDataset
 from bridge_diffusion.data.pixels import pixel_batch, to_pictures
-from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.seeds import draw_each
+from bridge_diffusion.training.task import Batch
 
 
 def edges(image: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,8 @@ from bridge_diffusion.data.pixels import pixel_batch
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.attention import prefer_plain_attention
 from bridge_diffusion.training.grid import numbered_grid
-from bridge_diffusion.training.loop import Batch
 from bridge_diffusion.training.seeds import draw_each
+from bridge_diffusion.training.task import Batch
 
 # Stable Diffusion's schedule, but noisier at its end: a 16x16 latent holds its mean colour with
 # less noise than a 64x64 one, and with beta_end 0.012 the background would shine through at the

@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from bridge_diffusion.data.pairs import PairDataset
 from bridge_diffusion.data.pixels import pixel_batch
-from bridge_diffusion.training.loop import Batch
+from bridge_diffusion.training.task import Batch
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 

@@ -13,8 +13,9 @@ from bridge_diffusion.evaluation.evaluator import EvaluatorConfig, ImageTextEval
 from bridge_diffusion.evaluation.renderings import Damage, Renderings
 from bridge_diffusion.evaluation.self_test import measure_evaluator
 from bridge_diffusion.training.config import LoopConfig
-from bridge_diffusion.training.loop import Batch, TrainResult, train
+from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.seeds import stream_generator
+from bridge_diffusion.training.task import Batch
 from bridge_diffusion.worlds.emoji.concepts import all_concepts
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 

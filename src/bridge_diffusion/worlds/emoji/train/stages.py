@@ -16,7 +16,8 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.checkpoint import atomic_folder
-from bridge_diffusion.training.loop import Task, TrainResult, train
+from bridge_diffusion.training.loop import TrainResult, train
+from bridge_diffusion.training.task import Task
 from bridge_diffusion.worlds.emoji.concepts import Concept, english_concepts
 from bridge_diffusion.worlds.emoji.scenes import DEFAULT_KINDS, EmojiScenes
 from bridge_diffusion.worlds.emoji.sprites import Sprites
