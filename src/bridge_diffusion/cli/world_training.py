@@ -66,6 +66,14 @@ def baseline(
     recipe: Annotated[
         str, typer.Option(help="As long as the branch of this recipe: debug or cpu.")
     ] = "cpu",
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, help="Length in images, as `bdm train --images` [default: recipe's]."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of scenes, as `bdm train --limit` [default: recipe's]."),
+    ] = None,
     language: Annotated[str, typer.Option(help="The native language.")] = "zh",
     model: Annotated[
         Path | None, typer.Option(help="An English model of the world [default: the shipped one].")
@@ -90,6 +98,8 @@ def baseline(
     build = BaselineBuild(
         recipe=recipe,
         root=out,
+        images=images,
+        limit=limit,
         language=language,
         model=model,
         bridge=bridge,

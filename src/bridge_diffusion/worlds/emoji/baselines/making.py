@@ -31,6 +31,7 @@ from bridge_diffusion.training.examples import encode_backbone_texts
 from bridge_diffusion.training.grid import numbered_grid
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.recipes import RECIPES as BRANCH_RECIPES
+from bridge_diffusion.training.recipes import BranchRecipe
 from bridge_diffusion.training.task import Batch
 from bridge_diffusion.worlds.emoji.baselines.adapter import (
     ADAPTER_FOLDER,
@@ -97,6 +98,10 @@ class BaselineBuild:
     """Length and number of scenes are those of the branch's recipe of this name: debug or cpu."""
     root: Path
     """Folder of the baselines."""
+    images: int | None = None
+    """Length in images, as that of a branch trained with `--images`; None: the recipe's."""
+    limit: int | None = None
+    """Number of scenes, as that of a branch trained with `--limit`; None: the recipe's."""
     language: str = "zh"
     """The native language."""
     model: Path | None = None
@@ -122,7 +127,7 @@ class BaselineBuild:
         """
         if name not in BASELINES:
             raise BridgeError(f"no baseline {name!r}; there are {', '.join(BASELINES)}")
-        branch = BRANCH_RECIPES[self.recipe]
+        branch = self._branch()
         options = StageOptions(
             images=branch.images, batch_size=branch.batch_size, learning_rate=_RATES[name]
         )
@@ -142,8 +147,16 @@ class BaselineBuild:
             "recipe": self.recipe,
             "language": self.language,
             "options": asdict(options),
+            "scenes": branch.limit,
         }
         return train(task, loop, details)
+
+    def _branch(self) -> BranchRecipe:
+        """The recipe of the branch that these baselines stand beside."""
+        recipe = BRANCH_RECIPES[self.recipe]
+        return replace(
+            recipe, images=self.images or recipe.images, limit=self.limit or recipe.limit
+        )
 
     def _task(self, name: str, batch_size: int) -> FineTuning:
         pipe = StableDiffusionPipeline.from_pretrained(
@@ -176,7 +189,7 @@ class BaselineBuild:
     ) -> tuple[EncodedScenes, tuple[str, ...]]:
         """The bridge's scenes with captions of one language, and some captions for samples."""
         size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-        branch = BRANCH_RECIPES[self.recipe]
+        branch = self._branch()
         limit = branch.limit
         assert limit is not None
         scenes = EmojiScenes.shipped(language=self.language, size=size, seed=self.seed, count=limit)
