@@ -19,7 +19,7 @@ test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt torch
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check \
-		-c constraints-lowest.txt -e ".[train,world,data,serve,dev,browser]"
+		-c constraints-lowest.txt -e ".[train,world,data,serve,ray,dev,browser]"
 	.venv-lowest/bin/python -m pytest -q -m "not full"
 
 check: $(INSTALLED)
@@ -47,7 +47,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt \
-		-e ".[train,world,data,serve,dev,browser]"
+		-e ".[train,world,data,serve,ray,dev,browser]"
 	touch $@
 
 clean:
