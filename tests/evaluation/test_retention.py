@@ -111,17 +111,25 @@ def test_everything_is_seen_and_kept(measurement, pipe, bridge, tmp_path):
             assert np.allclose(total, 1, atol=1e-3)
     assert document["systems"]["bridge"][PLAIN] != document["systems"]["translation"][PLAIN]
     assert not bridge.attached
+    twin = evaluate_plugins(
+        pipe, bridge, measurement, ["control:twin"], controls={"twin": copy.deepcopy(bridge)}
+    )["systems"]
+    assert twin["control:twin"][PLAIN]["rank"] == document["systems"]["bridge"][PLAIN]["rank"]
 
+    document = measurement.document()
     written = write_retention(document, tmp_path / "work", tmp_path / "out", {"bridge": "b"})
     page = written[-1].read_text(encoding="utf-8")
     assert page.count("<!-- begin: plugins zh -->") == 1
+    assert "| another bridge: twin |" in page
     for plugin in PLUGINS:
         assert plugin.says in page
     (link,) = re.findall(r"\]\((pictures/.*?)\)", page)
     assert (tmp_path / "out" / link).is_file()
     numbers = json.loads((tmp_path / "out" / "plugins-zh.json").read_text())
     assert numbers["systems"] == json.loads(json.dumps(summary(document)))
-    assert numbers["pictures"] == {"translation": 4 * 8 + 2 * 4, "bridge": 4 * 8 + 2 * 4}
+    assert numbers["pictures"] == dict.fromkeys(
+        ("translation", "bridge", "control:twin"), 4 * 8 + 2 * 4
+    )
 
 
 def test_what_was_seen_is_not_drawn_again_and_a_time_limit_ends_between_two_series(
@@ -169,6 +177,8 @@ def test_systems_by_name(pipe, bridge, tmp_path):
     assert isinstance(open_system("bridge", pipe, bridge, None), BridgeSystem)
     with pytest.raises(BridgeError, match="translated, native, scratch, adapter"):
         open_system("prompt", pipe, bridge, None)
+    with pytest.raises(BridgeError, match="no system 'control:b'"):
+        open_system("control:b", pipe, bridge, None, {"a": bridge})
     with pytest.raises(BridgeError, match="bdm world baseline scratch"):
         open_system("scratch", pipe, bridge, tmp_path)
     assert systems_there(None) == ["translation", "bridge"]

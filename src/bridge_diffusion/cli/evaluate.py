@@ -26,6 +26,9 @@ Model = Annotated[
 Native = Annotated[
     str | None, typer.Option(help="The bridge [default: the shipped one of the language].")
 ]
+Control = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=FOLDER", help="A bridge to compare with.")
+]
 Steps = Annotated[int, typer.Option(help="Denoising steps of a picture.")]
 Guidance = Annotated[float, typer.Option(help="Classifier-free guidance scale.")]
 Seed = Annotated[int, typer.Option(help="Seed of all noise.")]
@@ -52,9 +55,7 @@ def world(
     concepts: Annotated[
         World, typer.Option(help="Concepts to score: those of the small world, or all.")
     ] = World.small,
-    control: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FOLDER", help="A bridge to compare with.")
-    ] = None,
+    control: Control = None,
     images: Annotated[int, typer.Option(help="Pictures of each concept and condition.")] = 1,
     steps: Steps = 20,
     guidance: Guidance = 5.0,
@@ -74,7 +75,6 @@ def world(
     from bridge_diffusion.cli.quiet import quiet_libraries
 
     quiet_libraries()
-    from bridge_diffusion.bridge import Bridge
     from bridge_diffusion.evaluation.page import check_folder
     from bridge_diffusion.evaluation.plan import WorldOptions
     from bridge_diffusion.evaluation.report import write_report
@@ -93,10 +93,7 @@ def world(
     )
     check_folder(out)
     opened, own = _opened(model, bridge or language, device)
-    others = {
-        name: Bridge.from_pretrained(folder, dtype=opened.pipe.unet.dtype).to(opened.device)
-        for name, folder in folders.items()
-    }
+    others = _other_bridges(folders, opened)
     with _Bar() as bar:
         result = evaluate_world(
             opened.pipe,
@@ -123,13 +120,14 @@ def plugins(
     system: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to measure: translation, bridge, translated, native, scratch, adapter "
-            "[default: all that are there]."
+            help="What to measure: translation, bridge, translated, native, scratch, adapter, "
+            "control:NAME [default: all that are there]."
         ),
     ] = None,
     baselines: Annotated[
         Path | None, typer.Option(help="Where bdm world baseline --out trained the baselines.")
     ] = None,
+    control: Control = None,
     language: Language = "zh",
     model: Model = None,
     bridge: Native = None,
@@ -158,11 +156,12 @@ def plugins(
     Of each plug-in: its effect under the native prompt, by that of the same prompt in English on
     the English model alone; and how well native prompts are drawn while it is on.
     """
+    folders = _controls(control or [])
     from bridge_diffusion.cli.quiet import quiet_libraries
 
     quiet_libraries()
     from bridge_diffusion.evaluation.page import check_folder
-    from bridge_diffusion.evaluation.plan import WorldOptions
+    from bridge_diffusion.evaluation.plan import CONTROL, WorldOptions
     from bridge_diffusion.evaluation.plugins import (
         evaluate_plugins,
         shipped_measurement,
@@ -190,9 +189,11 @@ def plugins(
         folder=work,
     )
     own.detach()
+    others = _other_bridges(folders, opened)
+    names = system or [*systems_there(baselines), *(CONTROL + name for name in others)]
     with _Bar() as bar:
         document = evaluate_plugins(
-            opened.pipe, own, measurement, system or systems_there(baselines), baselines, bar.show
+            opened.pipe, own, measurement, names, baselines, bar.show, others
         )
     typer.echo(write_retention(document, work, out, _about(opened))[-1])
 
@@ -280,6 +281,16 @@ def _controls(given: list[str]) -> dict[str, str]:
             raise BridgeError(f"--control {name} is given twice; give each its own name")
         folders[name] = folder
     return folders
+
+
+def _other_bridges(folders: "dict[str, str]", opened: "OpenedModel") -> "dict[str, Bridge]":
+    """The bridges of `--control`, loaded as the model's own is."""
+    from bridge_diffusion.bridge import Bridge
+
+    return {
+        name: Bridge.from_pretrained(folder, dtype=opened.pipe.unet.dtype).to(opened.device)
+        for name, folder in folders.items()
+    }
 
 
 class _Bar:

@@ -26,6 +26,9 @@ BACKBONE, BRIDGE = "backbone", "bridge"
 DRAWING = "drawing"
 """The condition that draws nothing: the vendor's own drawings, for the evaluator's own errors."""
 
+CONTROL = "control:"
+"""What the name of another bridge follows, as a condition of pictures and as a system."""
+
 CONDITIONS = {
     "bridge": "native prompt, through the bridge",
     "as_is": "the same native prompt, to the English model as it is",
@@ -228,7 +231,7 @@ def _makers(
         single("bridge", BRIDGE, language),
         single("as_is", BACKBONE, language),
         single("translation", BACKBONE, "en"),
-        *(single(f"control:{name}", name, spoken) for name, spoken in controls.items()),
+        *(single(CONTROL + name, name, spoken) for name, spoken in controls.items()),
         unseen_order,
         synonym,
         mixed,

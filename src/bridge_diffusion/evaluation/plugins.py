@@ -1,7 +1,7 @@
 """Measure plug-ins on the bridge and on what it is compared with, one system after the other."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.evaluation.drawing import prepared
 from bridge_diffusion.evaluation.evaluator import load_evaluator, load_style_evaluator
-from bridge_diffusion.evaluation.plan import WorldOptions
+from bridge_diffusion.evaluation.plan import CONTROL, WorldOptions
 from bridge_diffusion.evaluation.retention import Amount, Judges, Measurement
 from bridge_diffusion.evaluation.systems import (
     AdapterSystem,
@@ -36,8 +36,17 @@ def systems_there(baselines: Path | None) -> list[str]:
     return [*UNTRAINED, *exported]
 
 
-def open_system(name: str, pipe: Any, bridge: Bridge, baselines: Path | None) -> System:
+def open_system(
+    name: str,
+    pipe: Any,
+    bridge: Bridge,
+    baselines: Path | None,
+    controls: Mapping[str, Bridge] | None = None,
+) -> System:
     """A system by its name, on the English model's pipeline or on a baseline's own.
+
+    Args:
+        controls: other bridges, each a system "control:NAME".
 
     Raises:
         BridgeError: there is no such system, or its baseline was not trained.
@@ -46,6 +55,8 @@ def open_system(name: str, pipe: Any, bridge: Bridge, baselines: Path | None) ->
         return EnglishSystem(pipe)
     if name == "bridge":
         return BridgeSystem(pipe, bridge)
+    if name.startswith(CONTROL) and controls and (own := controls.get(name[len(CONTROL) :])):
+        return BridgeSystem(pipe, own, name)
     if name not in BASELINES:
         raise BridgeError(f"no system {name!r}; there are {', '.join((*UNTRAINED, *BASELINES))}")
     if baselines is None or not (baselines / name / "export").is_dir():
@@ -55,9 +66,9 @@ def open_system(name: str, pipe: Any, bridge: Bridge, baselines: Path | None) ->
     folder = baselines / name / "export"
     if name == "adapter":
         return AdapterSystem(pipe, AdaptedText.load(folder, pipe.device.type))
-    own = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
-    own.to(pipe.device)
-    return EnglishSystem(own, name) if name == "translated" else NativeSystem(own, name)
+    trained = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
+    trained.to(pipe.device)
+    return EnglishSystem(trained, name) if name == "translated" else NativeSystem(trained, name)
 
 
 def shipped_measurement(
@@ -101,18 +112,20 @@ def evaluate_plugins(
     names: Sequence[str],
     baselines: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    controls: Mapping[str, Bridge] | None = None,
 ) -> dict[str, Any]:
     """Draw what has not been drawn of the named systems; gives all that was ever seen.
 
     Args:
         pipe: the English model, a stock pipeline without a bridge on it.
+        controls: other bridges for the same backbone and scheduler, see `open_system`.
         progress: called with the pictures of a system that are done, and their number in all.
 
     Raises:
         BridgeError: see `open_system` and `Measurement.run`.
     """
     document = measurement.document()
-    for system in [open_system(name, pipe, bridge, baselines) for name in names]:
+    for system in [open_system(name, pipe, bridge, baselines, controls) for name in names]:
         with prepared(system.pipe, bridge):
             document = measurement.run(system, progress)
     return document

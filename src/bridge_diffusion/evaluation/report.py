@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from bridge_diffusion.evaluation.page import percent, png_bytes, read_page, replace_section
-from bridge_diffusion.evaluation.plan import CONDITIONS, DRAWING, GROUPS, Group
+from bridge_diffusion.evaluation.plan import CONDITIONS, CONTROL, DRAWING, GROUPS, Group
 from bridge_diffusion.evaluation.self_test import DAMAGES
 from bridge_diffusion.evaluation.world import Outcome, Score, WorldResult
 from bridge_diffusion.images.writing import write_file
@@ -142,7 +142,7 @@ def _condition_name(result: WorldResult, condition: str) -> str:
         return "*the vendor's own drawings of such scenes: the evaluator's own errors*"
     if condition in CONDITIONS:
         return CONDITIONS[condition]
-    name = condition.removeprefix("control:")
+    name = condition.removeprefix(CONTROL)
     return f"control {name}: the same scenes, prompts in {result.controls[name]}, its own bridge"
 
 

@@ -341,4 +341,4 @@ def shown_positions(groups: Sequence[str], asks: str) -> list[int]:
 def strip_path(folder: Path, language: str, system: str, series: str) -> Path:
     """Where the shown pictures of a series are kept."""
     plain = series.replace("+", "-").replace(OTHER_EDGES, "-other")
-    return folder / "strips" / f"{language}-{system}-{plain}.png"
+    return folder / "strips" / f"{language}-{system.replace(':', '-')}-{plain}.png"

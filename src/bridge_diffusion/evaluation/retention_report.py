@@ -23,7 +23,7 @@ from bridge_diffusion.evaluation.page import (
     sheet_path,
     write_results,
 )
-from bridge_diffusion.evaluation.plan import GROUPS
+from bridge_diffusion.evaluation.plan import CONTROL, GROUPS
 from bridge_diffusion.evaluation.retention import SHOWN, all_series, strip_path
 from bridge_diffusion.evaluation.retrieval import Rate
 from bridge_diffusion.worlds.emoji.plugins.kinds import PLUGINS, Plugin
@@ -146,6 +146,16 @@ def _plugin_table(document: Mapping[str, Any], system: str) -> list[str]:
     return [*lines, ""]
 
 
+def _systems_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """Measured systems => what they are called; controls follow the others."""
+    measured = document["systems"]
+    controls = (name for name in measured if name.startswith(CONTROL))
+    return {
+        **{name: says for name, says in SYSTEMS.items() if name in measured},
+        **{name: f"another bridge: {name.removeprefix(CONTROL)}" for name in controls},
+    }
+
+
 def _system_table(document: Mapping[str, Any]) -> list[str]:
     """One row a system. Product: native top-1 times mean retention."""
     names = " | ".join(plugin.name for plugin in PLUGINS)
@@ -158,9 +168,7 @@ def _system_table(document: Mapping[str, Any]) -> list[str]:
         f"| way | native top-1 | shared top-1 | {names} | mean retention | product |",
         "| --- |" + " ---: |" * (len(PLUGINS) + 4),
     ]
-    for system, says in SYSTEMS.items():
-        if system not in document["systems"]:
-            continue
+    for system, says in _systems_of(document).items():
         accuracy = {group: accuracy_of(document, system, group) for group in GROUPS}
         mean, native = mean_retention(document, system), accuracy["native"]
         product = None if mean is None or native is None else mean * native.share

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from safetensors import safe_open
 
 from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.data.store import module_hash
@@ -111,3 +112,13 @@ def test_unknown_names_are_told(tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="debug, cpu"):
         BaselineBuild(recipe="full", root=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_baseline_is_as_long_as_it_is_told(tmp_path: Path) -> None:
+    few = BaselineBuild(recipe="debug", root=tmp_path, images=8, limit=4)
+    result = few.make("translated")
+    assert result.finished
+    assert result.images == 8
+    (scenes,) = tmp_path.glob("scenes-en-*.safetensors")
+    with safe_open(scenes, "pt") as file:
+        assert file.get_slice("latents").get_shape()[0] == 4
