@@ -10,9 +10,11 @@ Timed, interleaved in one run, with the same nets, batch and precision:
 - plain: a loop as diffusers' public ControlNet example has it, a stock ControlNet with a blank
   conditioning picture, and the autoencoder and both text encoders in the step.
 
-On a CPU the nets are an eighth as wide and the pictures 256x256, on CUDA they have their own sizes
-(`--device cuda --batch 16`). On a CPU it is processor time, which other work on the machine hardly
-changes; give it one thread (OMP_NUM_THREADS=1). Ratios are of the steps of one round.
+On a CPU the nets are an eighth as wide and the pictures 256x256 (`--divide 8 --pixels 256`), on
+CUDA they have their own sizes (`--device cuda --batch 16`). Narrow nets spend their time beside the
+arithmetic that is counted: the wider, the nearer to the gain that FLOPs allow. On a CPU it is
+processor time, which other work on the machine hardly changes; give it one thread
+(OMP_NUM_THREADS=1). Ratios are of the steps of one round.
 """
 
 import argparse
@@ -56,9 +58,6 @@ from bridge_diffusion.worlds.emoji.scenes import EmojiScenes
 
 PAIRS = 16  # captioned pictures that are trained on
 TIME_LIMIT = 200.0  # seconds for all rounds
-NARROW = {
-    "latents": 32, "widths": (40, 80, 160, 160), "groups": 8, "vae_widths": (16, 32, 64, 64),
-}  # fmt: skip
 
 Step = Callable[[int], None]
 
@@ -85,18 +84,24 @@ class Bench:
         return 8 * self.size.latents
 
 
-def make_bench(device: str, batch: int, precision: torch.dtype) -> Bench:
+def make_bench(
+    device: str, batch: int, precision: torch.dtype, *, divide: int, pixels: int
+) -> Bench:
+    """`divide`: the nets are 1 / `divide` as wide as Stable Diffusion 1.5's."""
     torch.manual_seed(0)
     pipe = StableDiffusionPipeline.from_pretrained(backbone_folder(), safety_checker=None)
     text = Bridge.from_pretrained(bridge_folder("zh")).text_encoder
-    changes = {} if device.startswith("cuda") else NARROW
+    own = Size()
     english_width = pipe.text_encoder.config.hidden_size
     size = Size(
         english_width=english_width,
         native_width=text.width,
         native_layers=text.model.config.num_hidden_layers,
         native_tokens=text.encoding.native_tokens,
-        **changes,
+        latents=pixels // 8,
+        widths=tuple(width // divide for width in own.widths),
+        vae_widths=tuple(width // divide for width in own.vae_widths),
+        groups=min(own.groups, own.widths[0] // divide // 5),
     )
     with torch.device(device):
         pipe.register_modules(unet=size.unet(), vae=size.vae())
@@ -278,11 +283,10 @@ def _cuda_clock() -> float:
     return time.perf_counter()
 
 
-def report_times(device: str, batch: int, precision: torch.dtype, count: int) -> None:
-    cuda = device.startswith("cuda")
+def report_times(bench: Bench, count: int) -> None:
+    batch, cuda = bench.batch, bench.pipe.device.type == "cuda"
     clock = _cuda_clock if cuda else time.process_time
     with tempfile.TemporaryDirectory() as folder:
-        bench = make_bench(device, batch, precision)
         ways = {
             "ours": our_step(bench, Path(folder)),
             "uncached": our_step(bench, None),
@@ -300,7 +304,7 @@ def report_times(device: str, batch: int, precision: torch.dtype, count: int) ->
     kind = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
     print(
         f"\nTimed on {kind}: {bench.pixels}x{bench.pixels}, widths {bench.size.widths}, batch "
-        f"{batch}, {precision}, {len(measured)} rounds; FLOPs allow a gain of {counted:.2f}"
+        f"{batch}, {bench.precision}, {len(measured)} rounds; FLOPs allow a gain of {counted:.2f}"
     )
     for name in ways:
         seconds = torch.tensor([r[name] for r in measured])
@@ -319,6 +323,10 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--batch", type=int, default=2, help="images of a step")
     parser.add_argument("--rounds", type=int, default=8, help="steps of each way")
+    parser.add_argument(
+        "--divide", type=int, choices=(1, 2, 4, 8), help="how much narrower the nets are (CPU: 8)"
+    )
+    parser.add_argument("--pixels", type=int, help="side of the pictures (CPU: 256, CUDA: 512)")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--counts-only", action="store_true", help="time nothing")
     options = parser.parse_args()
@@ -328,7 +336,15 @@ def main() -> None:
     report_bytes(4)
     if not options.counts_only:
         precision = torch.bfloat16 if options.precision == "bf16" else torch.float32
-        report_times(options.device, options.batch, precision, options.rounds)
+        cuda = options.device.startswith("cuda")
+        bench = make_bench(
+            options.device,
+            options.batch,
+            precision,
+            divide=options.divide or (1 if cuda else 8),
+            pixels=options.pixels or (512 if cuda else 256),
+        )
+        report_times(bench, options.rounds)
 
 
 if __name__ == "__main__":
