@@ -20,7 +20,7 @@ class PluginRecipe:
     """Denoising steps of the pictures that preserve what a DreamBooth's model knew."""
     rank: int = 16
     """Rank of the LoRAs."""
-    vectors: int = 4
+    vectors: int = 8
     """Vectors of the inversion's token."""
     sample_prompts: int
     """Pictures of a sample grid."""
@@ -51,16 +51,16 @@ CPU = PluginRecipe(
     prior_steps=20,
     sample_prompts=8,
     lengths={
-        "checkpoint": StageOptions(images=80_000, batch_size=64, learning_rate=5e-4),
+        "checkpoint": StageOptions(images=80_000, batch_size=64, learning_rate=2e-4),
         "lora": StageOptions(
-            images=60_000, batch_size=64, learning_rate=2e-3, weight_decay=0, ema_decay=0.99
+            images=60_000, batch_size=64, learning_rate=5e-4, weight_decay=0, ema_decay=0.99
         ),
         "lora-ink": StageOptions(
-            images=60_000, batch_size=64, learning_rate=2e-3, weight_decay=0, ema_decay=0.99
+            images=60_000, batch_size=64, learning_rate=5e-4, weight_decay=0, ema_decay=0.99
         ),
         "controlnet": StageOptions(images=80_000, batch_size=64, learning_rate=5e-4),
         "inversion": StageOptions(
-            images=24_000, batch_size=16, learning_rate=5e-3, weight_decay=0, ema_decay=0.99
+            images=24_000, batch_size=32, learning_rate=2e-2, weight_decay=0, ema_decay=0.99
         ),
         "dreambooth": StageOptions(
             images=20_000, batch_size=32, learning_rate=2e-4, ema_decay=0.99
