@@ -92,6 +92,7 @@ class Engine:
     def _draw(self, tasks: Sequence[Task]) -> None:
         requests = [replace(task.request, device=self._device) for task in tasks]
         opened = self._open(requests[0])
+        self._next_preview = 0.0  # the first step of a drawing shows something
 
         def step_end(step: Step) -> None:
             self._tell_step(tasks, step)
