@@ -32,7 +32,7 @@ def test_the_dry_run_prints_the_whole_recipe_and_writes_nothing(
     assert result.exit_code == 0
     recipe = json.loads(result.stdout)
     assert (recipe["images"], recipe["learning_rate"], recipe["cached"]) == (123, 0.5, False)
-    assert recipe["precision"] == "bf16"
+    assert recipe["precision"] == "auto"
     assert not list(tmp_path.iterdir())
 
 

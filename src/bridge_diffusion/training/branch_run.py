@@ -33,6 +33,7 @@ from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.opening import open_data
 from bridge_diffusion.training.order import Order
 from bridge_diffusion.training.parts import load_backbone, picture_size, size_step
+from bridge_diffusion.training.precision import fast_precision
 from bridge_diffusion.training.prepared import PreparedExamples, prepared_folder
 from bridge_diffusion.training.probe import WorldProbe
 from bridge_diffusion.training.processes import Processes, joined, own_device
@@ -125,6 +126,8 @@ def loop_config(
         for field in dataclasses.fields(recipe)
         if field.name in shared
     }
+    if recipe.precision == "auto":
+        values["precision"] = fast_precision(device)
     return LoopConfig(
         run_dir=request.out,
         seed=request.seed,

@@ -26,8 +26,8 @@ class BranchRecipe:
     """Decoupled weight decay."""
     ema_decay: float = 0.999
     """Decay of the weights' moving average, per step."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the nets."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Arithmetic of the nets; auto: bf16 where the device has arithmetic for it, else fp32."""
     frozen_precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the backbone's weights, which stay as they are; bf16 saves half their memory."""
     size: int | None = None
@@ -95,7 +95,7 @@ CPU = BranchRecipe(
     learning_rate=1e-3,
     warmup_images=5_000,
     schedule="cosine",
-    precision="bf16",
+    precision="auto",
     limit=80_000,
     timestep_logit_mean=0.5,
     sample_guidance=4.0,
@@ -109,7 +109,7 @@ FULL = BranchRecipe(
     warmup_images=200_000,
     schedule="cosine",
     ema_decay=0.9995,
-    precision="bf16",
+    precision="auto",
     limit=1_000_000,
     timestep_logit_mean=0.5,
     sample_guidance=4.0,
@@ -126,7 +126,7 @@ SD15 = BranchRecipe(
     learning_rate=1e-5,
     warmup_images=100_000,
     ema_decay=0.9995,
-    precision="bf16",
+    precision="auto",
     frozen_precision="bf16",
     gradient_checkpointing=True,
     log_every=10_000,

@@ -73,7 +73,7 @@ class TrainRequest:
     cache: Path | None = None
     """Folder of what is encoded once; `cache` beside the run's folder if none is given."""
     precision: str | None = None
-    """Arithmetic of the nets: fp32 or bf16."""
+    """Arithmetic of the nets: fp32, bf16, or auto: bf16 where the device has arithmetic for it."""
     frozen_precision: str | None = None
     """Precision of the backbone's weights while the branch trains: fp32 or bf16."""
     log: str | None = None
@@ -117,12 +117,12 @@ class TrainRequest:
             raise BridgeError(
                 f"there is no recipe {self.recipe!r}; choose one of {', '.join(RECIPES)}"
             )
-        for flag, value in (
-            ("precision", self.precision),
-            ("frozen-precision", self.frozen_precision),
+        for flag, value, allowed in (
+            ("precision", self.precision, ("fp32", "bf16", "auto")),
+            ("frozen-precision", self.frozen_precision, ("fp32", "bf16")),
         ):
-            if value not in (None, "fp32", "bf16"):
-                raise BridgeError(f"--{flag} is {value!r}; choose fp32 or bf16")
+            if value not in (None, *allowed):
+                raise BridgeError(f"--{flag} is {value!r}; choose one of {', '.join(allowed)}")
         if self.text_encoder is None and self.bridge is None:
             raise BridgeError(
                 "give either --text-encoder, to start a new bridge, or --bridge, to train one "

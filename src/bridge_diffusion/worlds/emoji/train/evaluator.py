@@ -14,6 +14,7 @@ from bridge_diffusion.evaluation.renderings import Damage, Renderings
 from bridge_diffusion.evaluation.self_test import measure_evaluator
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.loop import TrainResult, train
+from bridge_diffusion.training.precision import fast_precision
 from bridge_diffusion.training.seeds import stream_generator
 from bridge_diffusion.training.task import Batch
 from bridge_diffusion.worlds.emoji.concepts import all_concepts
@@ -100,7 +101,7 @@ def train_evaluator(run_dir: Path, *, images: int = 500_000, device: str = "cpu"
         schedule="cosine",
         weight_decay=0.02,
         ema_decay=0.99,
-        precision="bf16",
+        precision=fast_precision(device),
         log_every=5_120,
         checkpoint_every=25_600,
         device=device,

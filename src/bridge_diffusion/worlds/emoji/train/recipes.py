@@ -6,6 +6,7 @@ from typing import Literal
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.config import LoopConfig
+from bridge_diffusion.training.precision import fast_precision
 from bridge_diffusion.worlds.emoji.concepts import (
     Concept,
     all_concepts,
@@ -34,7 +35,7 @@ class StageOptions:
     def loop(
         self, run_dir: Path, *, seed: int, device: str, time_limit: float | None
     ) -> LoopConfig:
-        """The loop's configuration for this stage; bf16 wherever it runs."""
+        """The loop's configuration for this stage, in the format that the device is fast in."""
         return LoopConfig(
             run_dir=run_dir,
             images=self.images,
@@ -44,7 +45,7 @@ class StageOptions:
             schedule=self.schedule,
             weight_decay=self.weight_decay,
             ema_decay=self.ema_decay,
-            precision="bf16",
+            precision=fast_precision(device),
             seed=seed,
             log_every=max(self.batch_size, self.images // 200),
             sample_every=max(self.batch_size, self.images // 10),

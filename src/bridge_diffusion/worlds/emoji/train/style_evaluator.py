@@ -11,6 +11,7 @@ from bridge_diffusion.evaluation.renderings import Damage, Renderings
 from bridge_diffusion.evaluation.self_test import measure_styles
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.loop import TrainResult, train
+from bridge_diffusion.training.precision import fast_precision
 from bridge_diffusion.worlds.emoji.concepts import all_concepts, shipped_concepts
 from bridge_diffusion.worlds.emoji.sprites import SHIPPED_VENDORS, Sprites
 from bridge_diffusion.worlds.emoji.styles import STYLES, prints
@@ -87,7 +88,7 @@ def train_style_evaluator(
         schedule="cosine",
         weight_decay=0.02,
         ema_decay=0.99,
-        precision="bf16",
+        precision=fast_precision(device),
         seed=seed,
         log_every=3_200,
         checkpoint_every=12_800,

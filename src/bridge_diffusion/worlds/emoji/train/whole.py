@@ -13,6 +13,7 @@ from typing import Literal
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.branch_run import train_branch
 from bridge_diffusion.training.loop import TrainResult
+from bridge_diffusion.training.precision import fast_precision
 from bridge_diffusion.training.request import TrainRequest
 from bridge_diffusion.training.text_request import TextTrainRequest
 from bridge_diffusion.training.text_run import train_text_encoder
@@ -129,7 +130,7 @@ class WholeBuild:
             lr=options.learning_rate,
             limit=recipe.scenes,
             cache=self.root / "cache",
-            precision="bf16",
+            precision=fast_precision(self.device),
             device=self.device,
             seed=self.seed,
             minutes=None if limit is None else limit / 60,
