@@ -23,7 +23,7 @@ ARTEFACTS = (
     ("caption templates", f"{_EMOJI}/templates.json"),
     ("278 Noto pictures, 64 px", f"{_EMOJI}/pictures/noto"),
     ("278 Twemoji pictures, 64 px", f"{_EMOJI}/pictures/twemoji"),
-    ("contact sheet", "docs/contact_sheet.png"),
+    ("contact sheet", "docs/contact_sheet.webp"),
     ("English world: autoencoder", f"{_WEIGHTS}/backbone/vae"),
     ("English world: text encoder and tokenizer", f"{_WEIGHTS}/backbone/text_encoder"),
     ("English world: UNet", f"{_WEIGHTS}/backbone/unet"),

@@ -7,8 +7,6 @@ Needs the extra `world`. Run by hand when concepts or drawing packages change.
 
 from pathlib import Path
 
-from PIL import Image
-
 from bridge_diffusion.worlds.emoji.concepts import shipped_concepts
 from bridge_diffusion.worlds.emoji.contact_sheet import contact_sheet
 from bridge_diffusion.worlds.emoji.sprites import SHIPPED_VENDORS, Sprites
@@ -24,8 +22,7 @@ def main() -> None:
     for sprites in vendors:
         sprites.save(ROOT / "src/bridge_diffusion/worlds/emoji/pictures")
     sheet = contact_sheet(vendors, concepts)
-    small = sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
-    small.save(ROOT / "docs/contact_sheet.png", optimize=True)
+    sheet.save(ROOT / "docs/contact_sheet.webp", quality=80, method=6)
 
 
 if __name__ == "__main__":

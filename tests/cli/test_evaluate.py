@@ -35,10 +35,10 @@ def test_the_report_is_written(evaluate: Callable, bridge: Path, tmp_path: Path)
     assert scores["drawing", "native"]["top1"]["share"] == 1.0
     out = tmp_path / "out"
     assert json.loads((out / "world-zh.json").read_text())["retrieval_among"] == 852
-    assert "| 红包 | red envelope | ![red envelope](pictures/world-zh-1F9E7.png)" in (
+    assert "| 红包 | red envelope | ![red envelope](pictures/world-zh-1F9E7.webp)" in (
         out / "results.md"
     ).read_text(encoding="utf-8")
-    assert (out / "pictures" / "world-zh-1F9E7.png").is_file()
+    assert (out / "pictures" / "world-zh-1F9E7.webp").is_file()
     # A twin of the bridge draws the same pictures from the same prompts.
     pictures = json.loads((out / "world-zh.json").read_text())["pictures"]
     found = {p["condition"]: p["found"] for p in pictures if p["concept"] == "1F9E7"}

@@ -7,7 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from bridge_diffusion.evaluation.page import percent, png_bytes, read_page, replace_section
+from bridge_diffusion.evaluation.page import percent, read_page, replace_section, webp_bytes
 from bridge_diffusion.evaluation.plan import CONDITIONS, CONTROL, DRAWING, GROUPS, Group
 from bridge_diffusion.evaluation.self_test import DAMAGES
 from bridge_diffusion.evaluation.world import Outcome, Score, WorldResult
@@ -27,7 +27,7 @@ _GROUP_NAMES: dict[Group, str] = {
 
 
 def write_report(result: WorldResult, folder: Path, about: Mapping[str, str]) -> list[Path]:
-    """Write `results.md`, `world-LANGUAGE.json` and `pictures/world-LANGUAGE-*.png`.
+    """Write `results.md`, `world-LANGUAGE.json` and `pictures/world-LANGUAGE-*.webp`.
 
     In a `results.md` that is there, only this language's section is replaced.
 
@@ -41,8 +41,8 @@ def write_report(result: WorldResult, folder: Path, about: Mapping[str, str]) ->
     written = []
     strips = {}
     for name, picture in _pictures(result).items():
-        path = folder / "pictures" / f"world-{language}-{name}.png"
-        written.append(write_file(png_bytes(picture.quantize(256)), path))
+        path = folder / "pictures" / f"world-{language}-{name}.webp"
+        written.append(write_file(webp_bytes(picture), path))
         strips[name] = f"pictures/{path.name}"
     document = json.dumps(to_json(result, about), ensure_ascii=False, indent=1)
     path = folder / f"world-{language}.json"

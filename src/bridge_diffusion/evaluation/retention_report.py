@@ -62,7 +62,7 @@ def measure_of(plugin: Plugin) -> str:
 def write_retention(
     document: Mapping[str, Any], strips: Path, folder: Path, about: Mapping[str, str]
 ) -> list[Path]:
-    """Write `plugins-LANGUAGE.json`, a section of `results.md`, `pictures/plugins-LANGUAGE.png`.
+    """Write `plugins-LANGUAGE.json`, a section of `results.md`, `pictures/plugins-LANGUAGE.webp`.
 
     Args:
         strips: the folder that the measurement kept its pictures in.
