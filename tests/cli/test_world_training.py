@@ -17,6 +17,7 @@ import pytest
         (["world", "style-evaluator", "--minutes", -1], "--minutes is -1"),
         (["evaluate", "plugins", "--plugins", "nowhere", "--language", "en"], "zh, ja, ar, hi, es"),
         (["evaluate", "plugins", "--plugins", "nowhere", "--bridge", "none"], "give a bridge"),
+        (["evaluate", "plugins", "--plugins", "nowhere", "--plugin", "x"], "there are checkpoint"),
         (["evaluate", "plugins", "--plugins", "nowhere", "--styles", "nowhere"], "no evaluator in"),
         (["evaluate", "two-languages", "--steps", 0], "steps is 0"),
         (["evaluate", "two-languages", "--bridge", "none"], "give a bridge"),

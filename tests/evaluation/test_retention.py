@@ -143,6 +143,17 @@ def test_what_was_seen_is_not_drawn_again_and_a_time_limit_ends_between_two_seri
     assert hurried.run(system) == whole
 
 
+def test_some_plug_ins_are_measured_and_the_others_kept(measurement, pipe):
+    lora = dataclasses.replace(measurement, chosen=(find_plugin("lora"),))
+    seen = lora.run(EnglishSystem(pipe))["systems"]["translation"]
+    assert seen.keys() == {"plain", "plain+lora"}
+    ink = dataclasses.replace(measurement, chosen=(find_plugin("lora-ink"),))
+    assert ink.run(EnglishSystem(pipe))["systems"]["translation"] == {
+        **seen,
+        "plain+lora-ink": ink.document()["systems"]["translation"]["plain+lora-ink"],
+    }
+
+
 def test_a_plug_in_that_was_made_anew_is_measured_anew_and_nothing_else(measurement, pipe):
     first = measurement.run(EnglishSystem(pipe))["systems"]["translation"]
     first = {name: seen["of"] for name, seen in first.items()}

@@ -117,6 +117,10 @@ def world(
 @app.command("plugins")
 def plugins(
     plugins: Annotated[Path, typer.Option(help="Where bdm world plugin --out made the plug-ins.")],
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="What to measure of them; may be repeated [default: all six]."),
+    ] = None,
     system: Annotated[
         list[str] | None,
         typer.Option(
@@ -169,7 +173,9 @@ def plugins(
     )
     from bridge_diffusion.evaluation.retention import Amount
     from bridge_diffusion.evaluation.retention_report import write_retention
+    from bridge_diffusion.worlds.emoji.plugins.kinds import PLUGINS, find_plugin
 
+    chosen = tuple(find_plugin(name) for name in plugin) if plugin else PLUGINS
     options = WorldOptions(
         language=language,
         steps=steps,
@@ -187,6 +193,7 @@ def plugins(
         plugins=plugins,
         styles=styles,
         folder=work,
+        chosen=chosen,
     )
     own.detach()
     others = _other_bridges(folders, opened)

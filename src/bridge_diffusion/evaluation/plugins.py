@@ -24,6 +24,7 @@ from bridge_diffusion.evaluation.systems import (
 from bridge_diffusion.worlds.emoji.baselines.adapter import AdaptedText
 from bridge_diffusion.worlds.emoji.baselines.making import BASELINES
 from bridge_diffusion.worlds.emoji.concepts import small_world
+from bridge_diffusion.worlds.emoji.plugins.kinds import PLUGINS, Plugin
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 
 UNTRAINED = ("translation", "bridge")
@@ -79,6 +80,7 @@ def shipped_measurement(
     plugins: Path,
     styles: Path | None,
     folder: Path,
+    chosen: Sequence[Plugin] = PLUGINS,
 ) -> Measurement:
     """The measurement of a language's small world, with the shipped evaluators and drawings.
 
@@ -86,6 +88,7 @@ def shipped_measurement(
         pipe: the English model that the plug-ins were made from.
         styles: another style evaluator than the shipped one.
         folder: where all that is seen is kept.
+        chosen: plug-ins that are drawn.
 
     Raises:
         BridgeError: an evaluator is missing or not readable.
@@ -102,6 +105,7 @@ def shipped_measurement(
         plugins=plugins,
         backbone=copy.deepcopy(pipe.unet),
         folder=folder,
+        chosen=chosen,
     )
 
 

@@ -201,6 +201,8 @@ class Measurement:
     """The UNet that they were made from; no pipeline's own, as pipelines change for a while."""
     folder: Path
     """`plugins-LANGUAGE.json`, and the pictures that are shown."""
+    chosen: Sequence[Plugin] = PLUGINS
+    """Those that are drawn; what was seen of others stays."""
 
     def run(
         self, system: System, progress: Callable[[int, int], None] | None = None
@@ -217,7 +219,7 @@ class Measurement:
         document = self.document()
         asks = self.asks()
         of_system = document["systems"].setdefault(system.name, {})
-        wanted = all_series()
+        wanted = all_series(self.chosen)
         keys = [self._key(system, series) for series in wanted]
         total = sum(len(asks[series.asks]) for series in wanted)
         done = 0
