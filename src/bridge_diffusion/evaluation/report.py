@@ -44,13 +44,20 @@ def write_report(result: WorldResult, folder: Path, about: Mapping[str, str]) ->
         path = folder / "pictures" / f"world-{language}-{name}.webp"
         written.append(write_file(webp_bytes(picture), path))
         strips[name] = f"pictures/{path.name}"
-    document = json.dumps(to_json(result, about), ensure_ascii=False, indent=1)
     path = folder / f"world-{language}.json"
-    written.append(write_file(f"{document}\n".encode(), path))
+    written.append(write_file(_document(to_json(result, about)).encode(), path))
     page = folder / "results.md"
     text = replace_section(read_page(page), f"world {language}", markdown(result, about, strips))
     written.append(write_file(text.encode(), page))
     return written
+
+
+def _document(values: dict[str, Any]) -> str:
+    """As JSON text, a picture a line."""
+    head = {name: value for name, value in values.items() if name != "pictures"}
+    text = json.dumps(head, ensure_ascii=False, indent=1).removesuffix("\n}")
+    pictures = ",\n".join(json.dumps(one, ensure_ascii=False) for one in values["pictures"])
+    return f'{text},\n "pictures": [\n{pictures}\n]}}\n'
 
 
 def to_json(result: WorldResult, about: Mapping[str, str]) -> dict[str, Any]:
