@@ -4,13 +4,14 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from colours import COLOURS, colour_folder, colour_tars, png
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.training import preparing
+from bridge_diffusion.training import preparation, preparing
 from bridge_diffusion.training.branch_run import train_branch
 from bridge_diffusion.training.data_request import PrepareRequest
 from bridge_diffusion.training.examples import LiveExamples
@@ -67,7 +68,7 @@ def train_request(prepare: PrepareRequest, **changes: object) -> TrainRequest:
 
 
 def test_prepared_is_what_live_gives(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "SHARD_PAIRS", 2)
+    monkeypatch.setattr(preparation, "SHARD_PAIRS", 2)
     request = make()
     result = prepare_data(request)
     assert result.lines()[0] == "5 of 6 pairs kept, with 6 of 7 captions"
@@ -121,22 +122,22 @@ def test_training_reads_it_and_refuses_other_models(make: Make, tmp_path: Path) 
 
 
 def test_an_interrupted_preparation_goes_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "SHARD_PAIRS", 2)
+    monkeypatch.setattr(preparation, "SHARD_PAIRS", 2)
     whole, parts = make(out="whole"), make(out="parts")
     prepare_data(whole)
-    write, written = preparing.Preparation.write_shard, []
+    make_shard, made = preparing.make_shard, []
 
-    def stop_after_one(work: preparing.Preparation, number: int) -> None:
-        if written:
+    def stop_after_one(job: preparation.Job, number: int, *rest: Any) -> None:
+        if made:
             raise KeyboardInterrupt
-        written.append(number)
-        write(work, number)
+        made.append(number)
+        make_shard(job, number, *rest)
 
-    monkeypatch.setattr(preparing.Preparation, "write_shard", stop_after_one)
+    monkeypatch.setattr(preparing, "make_shard", stop_after_one)
     with pytest.raises(KeyboardInterrupt):
         prepare_data(parts)
     assert not (parts.out / "manifest.json").exists()
-    monkeypatch.setattr(preparing.Preparation, "write_shard", write)
+    monkeypatch.setattr(preparing, "make_shard", make_shard)
     prepare_data(parts)
     assert manifest(whole) == manifest(parts)
     with pytest.raises(BridgeError, match="was prepared with other filters; give another --out"):

@@ -100,6 +100,8 @@ class Measures:
     """Cosine similarity of each caption with the picture, where that is asked."""
     picture_hash: int | None = None
     """Perceptual hash, 64 bits, where that is asked."""
+    content: str = ""
+    """SHA-256 of the picture's file, as that of a `Pair`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +128,7 @@ def judge(found: Sequence[Measures], filters: Filters) -> Iterator[Verdict]:
     if filters.near_duplicates is not None:
         earlier = NearDuplicates(filters.near_duplicates)
     for measures in found:
-        verdict = _judge_alone(measures, filters)
+        verdict = judge_alone(measures, filters)
         if verdict.kept and earlier is not None:
             assert measures.picture_hash is not None
             like = earlier.add(measures.picture_hash, measures.key)
@@ -136,7 +138,9 @@ def judge(found: Sequence[Measures], filters: Filters) -> Iterator[Verdict]:
         yield verdict
 
 
-def _judge_alone(one: Measures, filters: Filters) -> Verdict:
+def judge_alone(one: Measures, filters: Filters) -> Verdict:
+    """A verdict on a pair before others are looked at: it may yet be a near-duplicate."""
+
     def dropped(reason: str, detail: Any) -> Verdict:
         return Verdict(measures=one, reason=reason, detail=str(detail))
 

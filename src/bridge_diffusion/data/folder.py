@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from bridge_diffusion.data.captions import TEXT_SUFFIXES, Said, said_in_record, said_in_text
-from bridge_diffusion.data.pairs import Pair
+from bridge_diffusion.data.pairs import Pair, UnreadablePicture
 from bridge_diffusion.data.pixels import read_picture
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.reading import read_json
@@ -70,30 +71,58 @@ class PairFolder:
     def __getitem__(self, index: int) -> Pair:
         path, said = self._files[index], self._said[index]
         key = self._key(path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise UnreadablePicture(key, error.strerror or str(error)) from error
+        content = hashlib.sha256(data).hexdigest()
+        try:
+            image = read_picture(io.BytesIO(data), key)
+        except UnreadablePicture as error:
+            raise UnreadablePicture(key, error.reason, content=content) from error
         return Pair(
-            image=read_picture(path, key),
+            image=image,
             captions=said.captions,
             key=key,
             english=said.english,
             languages=said.languages,
+            content=content,
         )
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the names, captions and file contents."""
+        return self.fingerprint_of(())
 
-        def describe(index: int) -> bytes:
-            path, said = self._files[index], self._said[index]
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            texts = (said.captions, said.english, *said.languages)
-            return json.dumps([self._key(path), *texts, content]).encode()
-
+    def fingerprint_of(self, contents: Sequence[str]) -> str:
+        """The fingerprint; reads the files of the pairs whose `Pair.content` is not given."""
         digest = hashlib.sha256()
         with ThreadPoolExecutor() as pool:
-            for description in pool.map(describe, range(len(self))):
+            known = zip_longest(range(len(self)), contents[: len(self)], fillvalue="")
+            for description in pool.map(lambda each: self._described(*each), known):
                 digest.update(description)
         return digest.hexdigest()
+
+    @property
+    def glance(self) -> str:
+        """Hash of the names and captions, and of the sizes and times of the files."""
+        digest = hashlib.sha256()
+        for index, path in enumerate(self._files):
+            state = path.stat()
+            size_and_time = f"{state.st_size} {state.st_mtime_ns}"
+            digest.update(self._described(index, size_and_time))
+        return digest.hexdigest()
+
+    def _described(self, index: int, content: str) -> bytes:
+        path, said = self._files[index], self._said[index]
+        if not content:
+            try:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError:  # `[index]` says so, and the pair is counted as unusable
+                content = "unreadable"
+        texts = (said.captions, said.english, *said.languages)
+        return json.dumps([self._key(path), *texts, content]).encode()
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._folder).as_posix()

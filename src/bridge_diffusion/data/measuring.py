@@ -35,11 +35,12 @@ class Measurer:
             try:
                 pair = dataset[index]
             except UnusablePair as unusable:
-                yield Measures(index=index, key=unusable.key, unusable=unusable.reason)
+                yield of_unusable(index, unusable)
                 continue
-            yield self._measured(index, pair)
+            yield self.measured(index, pair)
 
-    def _measured(self, index: int, pair: Pair) -> Measures:
+    def measured(self, index: int, pair: Pair) -> Measures:
+        """What is known of one pair."""
         near = self._filters.near_duplicates is not None
         return Measures(
             index=index,
@@ -51,7 +52,15 @@ class Measurer:
             spoken=self._spoken.probabilities(pair.captions) if self._spoken else (),
             scores=self._scorer.scores(pair.image, pair.captions) if self._scorer else (),
             picture_hash=int(str(self._hash(pair.image)), 16) if near else None,
+            content=pair.content,
         )
+
+
+def of_unusable(index: int, unusable: UnusablePair) -> Measures:
+    """What is known of a pair that cannot be used."""
+    return Measures(
+        index=index, key=unusable.key, unusable=unusable.reason, content=unusable.content
+    )
 
 
 class _Languages:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -26,6 +26,8 @@ class Pair:
     style. Empty for most data: the backbone reads "" then."""
     languages: tuple[str, ...] = ()
     """BCP 47 tag of each caption, "" where none is known; empty where no caption has a tag."""
+    content: str = ""
+    """SHA-256 of the picture's file, where the data set's `fingerprint` is made of these."""
 
     def __post_init__(self) -> None:
         assert self.captions
@@ -41,8 +43,11 @@ class PairDataset(Protocol):
     """Captioned pictures by position; the same pair at the same position every time.
 
     A data set may also have a `fingerprint: str` that changes whenever a picture or a caption
-    does (without one, `pixel_hash` below reads every pair), and `left_out: Mapping[str, str]`, what
-    was found beside the pairs and is no pair of it: why, by name.
+    does (without one, `pixel_hash` below reads every pair); where that needs every picture's file,
+    `fingerprint_of(contents)`, the same from the files' hashes that are known already, and
+    `glance: str`, which changes with the names, texts, sizes and times of the files; and
+    `left_out: Mapping[str, str]`, what was found beside the pairs and is no pair of it: why, by
+    name.
     """
 
     def __len__(self) -> int:
@@ -55,17 +60,21 @@ class PairDataset(Protocol):
 class UnusablePair(BridgeError):
     """A pair that cannot be trained on. Training skips it, counts it and names it."""
 
-    def __init__(self, key: str, reason: str, message: str | None = None) -> None:
+    def __init__(
+        self, key: str, reason: str, message: str | None = None, *, content: str = ""
+    ) -> None:
+        """content: as that of a pair."""
         super().__init__(message or f"{key} cannot be used ({reason})")
         self.key = key
         self.reason = reason
+        self.content = content
 
 
 class UnreadablePicture(UnusablePair):
     """A picture that cannot be decoded."""
 
-    def __init__(self, key: str, reason: str) -> None:
-        super().__init__(key, reason, f"{key} is no readable picture ({reason})")
+    def __init__(self, key: str, reason: str, *, content: str = "") -> None:
+        super().__init__(key, reason, f"{key} is no readable picture ({reason})", content=content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +85,8 @@ class FirstPairs:
     """The larger one."""
     count: int
     """How many, at most all of them."""
-    source: str
-    """Fingerprint of the larger one."""
+    source: str | None = None
+    """What tells the larger one from any other; None for its fingerprint."""
 
     def __len__(self) -> int:
         return self.count
@@ -93,7 +102,18 @@ class FirstPairs:
 
     @property
     def fingerprint(self) -> str:
-        return f"the first {self.count} of {self.source}"
+        return self.fingerprint_of(())
+
+    def fingerprint_of(self, contents: Sequence[str]) -> str:
+        source = self.source
+        if source is None:
+            source = fingerprint(self.dataset, contents)
+        return f"the first {self.count} of {source}"
+
+    @property
+    def glance(self) -> str:
+        source = glance(self.dataset) if self.source is None else self.source
+        return f"the first {self.count} of {source}"
 
 
 def left_out(dataset: PairDataset) -> Mapping[str, str]:
@@ -102,10 +122,21 @@ def left_out(dataset: PairDataset) -> Mapping[str, str]:
     return found if isinstance(found, Mapping) else {}
 
 
-def fingerprint(dataset: PairDataset) -> str:
-    """What tells a data set from any other: its own `fingerprint`, or else `pixel_hash`."""
+def fingerprint(dataset: PairDataset, contents: Sequence[str] = ()) -> str:
+    """What tells a data set from any other: its own `fingerprint`, or else `pixel_hash`.
+
+    contents: of the first pairs, as `Pair.content`, so that their files need not be read again.
+    """
+    if contents and hasattr(dataset, "fingerprint_of"):
+        return str(dataset.fingerprint_of(contents))
     own = getattr(dataset, "fingerprint", None)
     return own if isinstance(own, str) else pixel_hash(dataset)
+
+
+def glance(dataset: PairDataset) -> str:
+    """What changes when a data set does, as far as can be seen without opening every picture."""
+    own = getattr(dataset, "glance", None)
+    return own if isinstance(own, str) else fingerprint(dataset)
 
 
 def pixel_hash(dataset: PairDataset) -> str:

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -32,7 +32,7 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
 
 
-def to_pixels(image: Image.Image) -> Float[Tensor, "3 height width"]:
+def to_pixels(image: Image.Image | UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "3 height width"]:
     """RGB, uint8 0..255 => float -1..1."""
     values = torch.from_numpy(np.array(image, dtype=np.uint8))
     return values.permute(2, 0, 1).float() / 127.5 - 1

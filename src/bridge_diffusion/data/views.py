@@ -13,6 +13,7 @@ from bridge_diffusion.data.pairs import (
     UnusablePair,
     combined_hash,
     fingerprint,
+    glance,
     left_out,
 )
 
@@ -35,7 +36,9 @@ class InLanguages:
         if not said.captions:
             spoken = ", ".join(dict.fromkeys(pair.languages))
             raise UnusablePair(
-                pair.key, f"no caption in {' or '.join(self.languages)}, only in {spoken}"
+                pair.key,
+                f"no caption in {' or '.join(self.languages)}, only in {spoken}",
+                content=pair.content,
             )
         return replace(pair, captions=said.captions, languages=said.languages)
 
@@ -45,7 +48,14 @@ class InLanguages:
 
     @property
     def fingerprint(self) -> str:
-        return combined_hash(self.languages, [fingerprint(self.dataset)])
+        return self.fingerprint_of(())
+
+    def fingerprint_of(self, contents: Sequence[str]) -> str:
+        return combined_hash(self.languages, [fingerprint(self.dataset, contents)])
+
+    @property
+    def glance(self) -> str:
+        return combined_hash(self.languages, [glance(self.dataset)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,8 @@ class MixedPairs:
         try:
             pair = source.dataset[index - first]
         except UnusablePair as unusable:
-            raise UnusablePair(f"{source.name}: {unusable.key}", unusable.reason) from unusable
+            key = f"{source.name}: {unusable.key}"
+            raise UnusablePair(key, unusable.reason, content=unusable.content) from unusable
         return replace(pair, key=f"{source.name}: {pair.key}")
 
     @property
@@ -102,4 +113,16 @@ class MixedPairs:
 
     @cached_property
     def fingerprint(self) -> str:
-        return combined_hash([], [fingerprint(source.dataset) for source in self.sources])
+        return self.fingerprint_of(())
+
+    def fingerprint_of(self, contents: Sequence[str]) -> str:
+        firsts = [0, *self._ends]
+        hashes = [
+            fingerprint(source.dataset, contents[first:end])
+            for source, first, end in zip(self.sources, firsts, self._ends, strict=False)
+        ]
+        return combined_hash([], hashes)
+
+    @property
+    def glance(self) -> str:
+        return combined_hash([], [glance(source.dataset) for source in self.sources])

@@ -7,6 +7,8 @@ from bridge_diffusion.data.filters import Filters
 from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.errors import BridgeError
 
+ENGINES = ("local", "ray")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class InspectRequest(Filters):
@@ -53,10 +55,29 @@ class PrepareRequest(Filters):
     """Where to encode: auto, cpu, cuda, cuda:1, mps."""
     seed: int = 0
     """Seed of the embedded world's scenes."""
+    engine: str = "local"
+    """Who does it: local, this process; ray, a Ray cluster."""
+    ray_address: str | None = None
+    """HOST:PORT of the Ray cluster's head, or auto for the one that this machine belongs to; Ray is
+    started on this machine if none is given."""
+    replicas: int | None = None
+    """How many processes of --engine ray encode at once; one a GPU, or one without GPUs, if not
+    given."""
 
     def __post_init__(self) -> None:
         Filters.__post_init__(self)
         for spec in self.data:
             DataSpec.parse(spec)
+        if self.engine not in ENGINES:
+            raise BridgeError(f"--engine is {self.engine!r}; there are {' and '.join(ENGINES)}")
+        for name in ("ray_address", "replicas"):
+            if self.engine != "ray" and getattr(self, name) is not None:
+                raise BridgeError(f"--{name.replace('_', '-')} needs --engine ray")
+        if self.replicas is not None and self.replicas < 1:
+            raise BridgeError(f"--replicas is {self.replicas}, it must be 1 or more")
+        if self.engine == "ray" and ":" in self.device:
+            raise BridgeError(
+                f"--device is {self.device}; Ray itself gives each process its GPU: cuda or auto"
+            )
         if (self.text_encoder is None) == (self.bridge is None):
             raise BridgeError("give either --text-encoder, or --bridge to take that of a bridge")

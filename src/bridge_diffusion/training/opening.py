@@ -9,7 +9,6 @@ from bridge_diffusion.data.folder import PairFolder
 from bridge_diffusion.data.pairs import (
     FirstPairs,
     PairDataset,
-    fingerprint,
     left_out,
     pixel_hash,
 )
@@ -23,6 +22,7 @@ from bridge_diffusion.data.tables import (
 )
 from bridge_diffusion.data.views import InLanguages, MixedPairs, Source
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.training.prepared_folder import is_prepared
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def open_dataset(text: str, size: int, seed: int, limit: int | None = None) -> P
             f"{spec.place} cannot be streamed: pairs are read in any order, so that a run can be "
             "continued exactly; leave streaming out, and it is fetched once"
         )
-    if (Path(spec.place).expanduser() / "manifest.json").is_file():
+    if is_prepared(Path(spec.place).expanduser()):
         raise BridgeError(
             f"{spec.place} is prepared data, without pictures: it can only be given to bdm train"
         )
@@ -83,7 +83,7 @@ def open_dataset(text: str, size: int, seed: int, limit: int | None = None) -> P
         pairs = InLanguages(pairs, spec.languages)
     if limit is None or limit >= len(pairs):
         return pairs
-    return FirstPairs(pairs, limit, fingerprint(pairs))
+    return FirstPairs(pairs, limit)
 
 
 def _open_pairs(spec: DataSpec) -> PairDataset:

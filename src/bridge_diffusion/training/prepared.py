@@ -29,10 +29,9 @@ from bridge_diffusion.training.examples import (
     text_identity,
 )
 from bridge_diffusion.training.order import Pick
+from bridge_diffusion.training.prepared_folder import FORMAT, MANIFEST, is_prepared
 from bridge_diffusion.training.task import Batch
 
-MANIFEST = "manifest.json"
-FORMAT = 1
 _AGAIN = "run bdm data prepare again with the models that you train with"
 
 
@@ -172,13 +171,19 @@ class _Shard:
 def prepared_folder(specs: Sequence[str]) -> Path | None:
     """The prepared folder that the user names; None if the data is not prepared.
 
-    BridgeError if there is more than one data set, or an option, beside a prepared one.
+    BridgeError if there is more than one data set, or an option, beside a prepared one, or if it
+    is not whole.
     """
     parsed = [DataSpec.parse(spec) for spec in specs]
     folders = [Path(spec.place).expanduser() for spec in parsed]
-    found = [folder for folder in folders if (folder / MANIFEST).is_file()]
+    found = [folder for folder in folders if is_prepared(folder)]
     if not found:
         return None
+    if not (found[0] / MANIFEST).is_file():
+        raise BridgeError(
+            f"{found[0]} is not prepared to the end; give the same bdm data prepare again, which "
+            "goes on"
+        )
     if len(specs) > 1 or parsed[0] != DataSpec(place=parsed[0].place):
         raise BridgeError(
             f"{found[0]} is prepared data, which stands alone and without options: name all data "
