@@ -12,7 +12,7 @@ LAYERS = (
     {"bridge", "prompting", "conversion", "plugins"},
     {"models"},
     {"text", "data", "images", "identify"},
-    {"reading", "writing", "lora_header"},
+    {"reading", "writing", "lora_header", "ray_cluster"},
     {"errors"},
 )
 
