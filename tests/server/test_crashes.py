@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from bridge_diffusion.server.devices import Device
+from bridge_diffusion.server.local_worker import LocalWorker
 
 
 @contextmanager
@@ -73,7 +74,11 @@ def test_ctrl_c_ends_the_server_and_its_worker(tmp_path: Path) -> None:
 
 def test_a_worker_that_is_ready_says_so_before_anything_is_ordered(local: Any) -> None:
     device = Device(
-        "cpu", queue=local.service.queue, gallery=local.service.gallery, batch=4, stall=600
+        LocalWorker("cpu"),
+        queue=local.service.queue,
+        gallery=local.service.gallery,
+        batch=4,
+        stall=600,
     )
     device.start()
     try:
@@ -91,8 +96,9 @@ def test_a_worker_that_is_ready_says_so_before_anything_is_ordered(local: Any) -
 def test_a_worker_that_ends_or_hangs_is_replaced(local: Any, how: str) -> None:
     """Killed: by its id in the middle of a job. Silent: it does not speak within the time."""
     job = local.submit("红包", steps=2 if how == "silent" else 150, n=1)
+    worker = LocalWorker("cpu")
     device = Device(
-        "cpu",
+        worker,
         queue=local.service.queue,
         gallery=local.service.gallery,
         batch=4,
@@ -102,11 +108,11 @@ def test_a_worker_that_ends_or_hangs_is_replaced(local: Any, how: str) -> None:
     try:
         if how == "killed":
             wait_for(lambda: local.service.queue.get(job["id"]).step)
-            first = device.process_id
+            first = worker.process_id
             assert first is not None
             os.kill(first, signal.SIGKILL)
             wait_for(lambda: local.service.queue.get(job["id"]).attempts == 1)
-            wait_for(lambda: device.process_id not in (None, first))
+            wait_for(lambda: worker.process_id not in (None, first))
             local.service.queue.cancel(job["id"])
         else:
             wait_for(lambda: local.service.queue.get(job["id"]).state == "failed")
@@ -114,4 +120,4 @@ def test_a_worker_that_ends_or_hangs_is_replaced(local: Any, how: str) -> None:
     finally:
         local.service.queue.close()
         device.stop()
-    assert device.process_id is None
+    assert worker.process_id is None

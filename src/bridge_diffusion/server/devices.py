@@ -1,15 +1,11 @@
-"""One worker process a device, each fed by a thread from the queue."""
+"""One worker a device, each fed by a thread from the queue."""
 
-import json
 import logging
 import queue as queues
-import subprocess
-import sys
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from bridge_diffusion.server.gallery import Gallery
 from bridge_diffusion.server.queue import JobQueue, Unit
@@ -19,74 +15,118 @@ _log = logging.getLogger(__name__)
 WorkerState = Literal["starting", "idle", "drawing", "stopped"]
 
 
-class Device:
-    """A device's worker process, and the thread that feeds it.
+class Worker(Protocol):
+    """What draws for a device: a process of this machine, or a replica on a cluster."""
 
-    A process that ends is started again, and its batch goes back to the queue; one that is silent
+    @property
+    def name(self) -> str:
+        """What clients are told that it is."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+
+    def start(self, ready: Callable[[], None]) -> None:
+        """Start it; it says `ready`, in another thread, once it can draw."""
+
+    def draw(self, tasks: Sequence[Mapping[str, Any]]) -> bool:
+        """Begin a batch of one batch key; False where the worker has ended.
+
+        A task has the fields of `engine.Task` as JSON values.
+        """
+
+    def leave_off(self) -> bool:
+        """Nobody wants the batch any more; False where the worker has ended."""
+
+    def listen(self, seconds: float) -> dict[str, Any] | None:
+        """The next report of the batch, as `Engine` makes them; {"idle": True} ends it.
+
+        None where the worker ended; {"gone": True} where nothing can be drawn any more, whoever
+        is asked. Raises `queue.Empty` after so many seconds of silence.
+        """
+
+    def end(self) -> None:
+        """End it, whatever it does. It can be started again. May be called in any thread."""
+
+
+class Device:
+    """A device's worker, and the thread that feeds it.
+
+    A worker that ends is started again, and its batch goes back to the queue; one that is silent
     for `stall` seconds is ended. So nothing that happens to one job stops the others.
     """
 
     def __init__(
-        self, name: str, *, queue: JobQueue, gallery: Gallery, batch: int, stall: float
+        self, worker: Worker, *, queue: JobQueue, gallery: Gallery, batch: int, stall: float
     ) -> None:
-        self.name = name
+        self.name = worker.name
         self.state: WorkerState = "starting"
+        self._worker = worker
         self._queue = queue
         self._gallery = gallery
         self._batch = batch
         self._stall = stall
-        self._process: subprocess.Popen[str] | None = None
-        self._said: queues.SimpleQueue[dict[str, Any] | None] = queues.SimpleQueue()
         self._stopping = False
+        self._gone = False
         self._starting = threading.Lock()
-        self._thread = threading.Thread(target=self._feed, name=f"device {name}", daemon=True)
+        self._thread = threading.Thread(target=self._feed, name=f"device {self.name}", daemon=True)
 
     def start(self) -> None:
-        """Start the process and feed it."""
+        """Start the worker and feed it."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the process; what it was drawing waits again. The queue must be closed before."""
+        """End the worker; what it was drawing waits again. The queue must be closed before."""
         with self._starting:
             self._stopping = True
-            self._end_process()
+            self._worker.end()
         self._thread.join()
         self.state = "stopped"
 
-    @property
-    def process_id(self) -> int | None:
-        """The process's id, while there is one."""
-        return None if self._process is None else self._process.pid
-
     def _feed(self) -> None:
-        self._ensure_process()
-        while units := self._queue.take(self._batch):
+        self._ensure_started()
+        while not self._gone and (units := self._queue.take(self._batch)):
             remaining = {unit.id: unit for unit in units}
             try:
-                self._ensure_process()
+                self._ensure_started()
                 self._draw(remaining)
             except Exception:
                 _log.exception("the worker of %s failed", self.name)
-                self._end_process()
+                self._worker.end()
             if remaining:
-                self._queue.give_back(list(remaining.values()), blame=not self._stopping)
+                blame = not (self._stopping or self._gone)
+                self._queue.give_back(list(remaining.values()), blame=blame)
+
+    def _ensure_started(self) -> None:
+        with self._starting:
+            if self._stopping or self._worker.is_running:
+                return
+            self.state = "starting"
+            self._worker.start(self._become_idle)
+
+    def _become_idle(self) -> None:
+        if self.state == "starting":
+            self.state = "idle"
 
     def _draw(self, remaining: dict[str, Unit]) -> None:
-        """Let the process draw units, and take each out that is dealt with."""
-        if not self._send({"draw": [self._task(unit) for unit in remaining.values()]}):
+        """Let the worker draw units, and take each out that is dealt with."""
+        if not self._worker.draw([self._task(unit) for unit in remaining.values()]):
             return
         stop_sent = False
         while True:
             try:
-                said = self._said.get(timeout=self._stall)
+                said = self._worker.listen(self._stall)
             except queues.Empty:
                 _log.error("the worker of %s said nothing for %g s", self.name, self._stall)
-                self._end_process()
+                self._worker.end()
                 return
             if said is None:
                 if not self._stopping:
                     _log.error("the worker of %s ended", self.name)
-                self._end_process()
+                self._worker.end()
+                return
+            if "gone" in said:
+                self._gone, self.state = True, "stopped"
                 return
             if "idle" in said:
                 self.state = "idle"
@@ -99,7 +139,7 @@ class Device:
                 and remaining
                 and not any(map(self._queue.is_wanted, remaining.values()))
             ):
-                stop_sent = self._send({"stop": True})
+                stop_sent = self._worker.leave_off()
 
     def _note(self, said: Mapping[str, Any], remaining: dict[str, Unit]) -> None:
         id = next(said[kind] for kind in ("step", "finished", "failed", "note") if kind in said)
@@ -133,71 +173,13 @@ class Device:
             "file": str(self._gallery.file(unit.id)),
         }
 
-    def _ensure_process(self) -> None:
-        with self._starting:
-            if self._stopping or (self._process is not None and self._process.poll() is None):
-                return
-            self.state = "starting"
-            self._said = queues.SimpleQueue()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "bridge_diffusion.server.worker", self.name],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                encoding="utf-8",
-                bufsize=1,
-            )
-            reading = (self._process, self._said)
-            threading.Thread(target=self._read, args=reading, daemon=True).start()
-
-    def _read(
-        self,
-        process: "subprocess.Popen[str]",
-        said: "queues.SimpleQueue[dict[str, Any] | None]",
-    ) -> None:
-        """Pass on what a process says; None once it says no more."""
-        assert process.stdout is not None
-        with process.stdout:
-            try:
-                for line in process.stdout:
-                    values = json.loads(line)
-                    if "ready" in values:  # at once: nobody asks before there is something to draw
-                        self.state = "idle"
-                    else:
-                        said.put(values)
-            except (OSError, ValueError):
-                _log.exception("a worker's report could not be read")
-        said.put(None)
-
-    def _end_process(self) -> None:
-        process = self._process
-        if process is not None:
-            process.kill()
-            process.wait()
-            if process.stdin is not None:
-                with suppress(OSError):  # what it did not read any more
-                    process.stdin.close()
-            self._process = None
-
-    def _send(self, values: Mapping[str, Any]) -> bool:
-        """Whether the process still listens."""
-        process = self._process
-        if process is None or process.stdin is None:
-            return False
-        try:
-            process.stdin.write(json.dumps(values) + "\n")
-            process.stdin.flush()
-        except (OSError, ValueError):
-            return False
-        return True
-
 
 def start_devices(
-    names: Sequence[str], *, queue: JobQueue, gallery: Gallery, batch: int, stall: float
+    workers: Sequence[Worker], *, queue: JobQueue, gallery: Gallery, batch: int, stall: float
 ) -> list[Device]:
-    """Start a worker for each device."""
+    """Start each worker, and feed it."""
     devices = [
-        Device(name, queue=queue, gallery=gallery, batch=batch, stall=stall) for name in names
+        Device(worker, queue=queue, gallery=gallery, batch=batch, stall=stall) for worker in workers
     ]
     for device in devices:
         device.start()

@@ -10,10 +10,11 @@ from fastapi.concurrency import run_in_threadpool
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.server.catalog import Catalog
 from bridge_diffusion.server.database import Database
-from bridge_diffusion.server.devices import Device, start_devices
+from bridge_diffusion.server.devices import Device, Worker, start_devices
 from bridge_diffusion.server.events import EventHub
 from bridge_diffusion.server.gallery import Gallery, Picture
 from bridge_diffusion.server.jobs import ENDED, Interface, Job, JobTable
+from bridge_diffusion.server.local_worker import LocalWorker
 from bridge_diffusion.server.orders import Order, OrderDesk, Priority
 from bridge_diffusion.server.queue import JobQueue
 from bridge_diffusion.server.settings import ServerSettings
@@ -33,6 +34,8 @@ class Service:
     jobs: JobTable
     events: EventHub
     queue: JobQueue
+    workers: list[Worker]
+    """What draws."""
     devices: list[Device]
     """Filled while the server runs."""
 
@@ -92,7 +95,7 @@ class Service:
         self.queue.load()
         self.devices.extend(
             start_devices(
-                self.settings.devices,
+                self.workers,
                 queue=self.queue,
                 gallery=self.gallery,
                 batch=self.settings.batch,
@@ -141,5 +144,6 @@ def open_service(settings: ServerSettings) -> Service:
         jobs=jobs,
         events=events,
         queue=queue,
+        workers=[LocalWorker(name) for name in settings.devices],
         devices=[],
     )
