@@ -44,6 +44,7 @@ from bridge_diffusion.training.parts import (
     load_text_encoder,
     picture_size,
     size_step,
+    text_encoder_of,
 )
 from bridge_diffusion.training.prepared import FORMAT, MANIFEST
 from bridge_diffusion.training.shaped_pictures import encode_shaped
@@ -110,7 +111,12 @@ class Preparation:
 
     @cached_property
     def _text(self) -> Any:
-        return load_text_encoder(self.request.text_encoder, self.request.bridge).to(self._device)
+        request = self.request
+        if request.text_encoder:
+            text = load_text_encoder(request.text_encoder, self._pipe)
+        else:
+            text = text_encoder_of(str(request.bridge))
+        return text.to(self._device)
 
     @cached_property
     def _plan(self) -> list[tuple[int, list[int]]]:
