@@ -35,7 +35,7 @@ from torch.utils.flop_counter import (
     sdpa_backward_flop_count,
     sdpa_flop_count,
 )
-from training_counts import Size, controlnet_like, step_bytes, step_flops
+from training_counts import Size, SizeXL, controlnet_like, step_bytes, step_flops
 
 from bridge_diffusion.bridge import Bridge, BridgeConfig
 from bridge_diffusion.data.pixels import fit_square, to_pixels
@@ -241,6 +241,20 @@ def report_bytes(batch: int) -> None:
         print(f"| {words} | {cells} | {b.peak / b.floor:.2f} |")
 
 
+def report_bytes_of_sdxl() -> None:
+    """Memory of a step of the recipe sdxl at several batches; what --shard divides apart."""
+    print("\nSDXL, 1024x1024, recipe sdxl; GiB")
+    print("| batch | backbone | branch, average, moments, gradients | kept | peak |")
+    print("| --- | --- | --- | --- | --- |")
+    for batch in (1, 4, 8):
+        b = step_bytes(
+            SizeXL(), batch=batch, precision="bf16", frozen=torch.bfloat16, checkpointing=True
+        )
+        divided = b.gradients + b.weights_trained + b.average + b.optimizer
+        parts = (b.weights - b.weights_trained, divided, b.activations, b.peak)
+        print(f"| {batch} | {' | '.join(f'{part / 2**30:.2f}' for part in parts)} |")
+
+
 def rounds(
     ways: dict[str, Step], count: int, clock: Callable[[], float]
 ) -> Iterator[dict[str, float]]:
@@ -334,6 +348,7 @@ def main() -> None:
     diffusers.utils.logging.disable_progress_bar()
     report_flops()
     report_bytes(4)
+    report_bytes_of_sdxl()
     if not options.counts_only:
         precision = torch.bfloat16 if options.precision == "bf16" else torch.float32
         cuda = options.device.startswith("cuda")

@@ -66,6 +66,54 @@ class Size:
             sample_size=8 * self.latents,
         ).requires_grad_(False)
 
+    def branch(self, unet: UNet2DConditionModel) -> BridgeBranch:
+        return branch_like(unet, self.native_width)
+
+    def added(self, batch: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What branch and UNet are given besides, on empty inputs."""
+        return {}, {}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SizeXL(Size):
+    """SDXL's nets at its own 1024 pixels, with two Chinese-CLIP text models side by side."""
+
+    latents: int = 128
+    widths: tuple[int, ...] = (320, 640, 1280)
+    english_width: int = 2048
+    native_width: int = 1792
+    pooled_width: int = 1024
+    """Width of the native pooled vector."""
+
+    def unet(self) -> UNet2DConditionModel:
+        return UNet2DConditionModel(
+            sample_size=self.latents,
+            block_out_channels=self.widths,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=self.english_width,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=1280 + 6 * 256,
+        ).requires_grad_(False)
+
+    def branch(self, unet: UNet2DConditionModel) -> BridgeBranch:
+        names = BridgeBranch._get_init_keys(BridgeBranch) & set(unet.config)
+        config = {name: unet.config[name] for name in names}
+        projected = {
+            "projected_from": self.native_width,
+            "pooled_projected_from": self.pooled_width,
+        }
+        return BridgeBranch(**config, **projected)
+
+    def added(self, batch: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        time_ids, pooled = torch.zeros(batch, 6), torch.zeros(batch, self.pooled_width)
+        texts = {"text_embeds": torch.zeros(batch, 1280), "time_ids": time_ids}
+        return {"pooled": pooled, "time_ids": time_ids}, {"added_cond_kwargs": texts}
+
 
 def controlnet_like(unet: UNet2DConditionModel, text_width: int) -> ControlNetModel:
     """A stock ControlNet of the same layout as a branch; it needs a conditioning picture."""
@@ -158,13 +206,15 @@ def nets_loss(unet: UNet2DConditionModel, branch: BridgeBranch, size: Size, batc
         t = torch.zeros(batch, dtype=torch.long)
         native = torch.zeros(batch, size.native_tokens, size.native_width)
         english = torch.zeros(batch, 77, size.english_width)
-    down, mid = branch(noisy, t, native)
+        for_branch, for_unet = size.added(batch)
+    down, mid = branch(noisy, t, native, **for_branch)
     predicted = unet(
         noisy.to(unet.dtype),
         t,
         english.to(unet.dtype),
         down_block_additional_residuals=[residual.to(unet.dtype) for residual in down],
         mid_block_additional_residual=mid.to(unet.dtype),
+        **for_unet,
     ).sample
     return (predicted.float() - noisy).square().mean()
 
@@ -178,6 +228,8 @@ class StepBytes:
 
     weights: int
     """Branch and backbone."""
+    weights_trained: int
+    """The branch's alone."""
     average: int
     """The moving average of the branch."""
     optimizer: int
@@ -216,7 +268,7 @@ def step_bytes(
         unet = size.unet()
         if frozen != torch.float32:
             unet = unet.to(frozen)
-        branch = branch_like(unet, size.native_width)
+        branch = size.branch(unet)
     if checkpointing:
 
         def contexts() -> tuple[Any, Any]:  # torch leaves the function mode while it goes backward
@@ -237,6 +289,7 @@ def step_bytes(
         loss.backward()
     return StepBytes(
         weights=weights,
+        weights_trained=4 * trained,
         average=average,
         optimizer=optimizer,
         gradients=4 * trained,

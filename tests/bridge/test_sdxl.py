@@ -23,11 +23,8 @@ from matrix.networks import (
     state_of,
     write_native_models,
 )
-from matrix.oracle import BranchByHand, by_hand, english_call
+from matrix.oracle import BranchByHand, by_hand, english_call, stock_states
 from matrix.pipelines import PIPELINES
-from safetensors.torch import load_file
-from torch import Tensor
-from transformers import BertTokenizer, ChineseCLIPTextModel
 
 from bridge_diffusion import Bridge, BridgeError
 from bridge_diffusion.conversion import convert_to_bridge, convert_to_published
@@ -62,20 +59,6 @@ def draw(pipe: Any, call: dict[str, Any], seeds: tuple[int, ...] = (1,), **setti
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     settings = {"num_inference_steps": 2, "output_type": "np", **settings}
     return pipe(**call, generator=generators, **settings).images
-
-
-def stock_states(folders: list[Path], texts: list[str]) -> tuple[Tensor, Tensor]:
-    """Hidden states side by side and the first model's [CLS], from transformers alone."""
-    states = []
-    for folder in folders:
-        tokenizer = BertTokenizer.from_pretrained(folder)
-        model = ChineseCLIPTextModel.from_pretrained(folder, add_pooling_layer=False).eval()
-        with torch.no_grad():  # transformers 5 clears the padding's row when it loads
-            rows = load_file(folder / "model.safetensors")
-            model.embeddings.word_embeddings.weight.copy_(rows["embeddings.word_embeddings.weight"])
-            ids = tokenizer(texts, padding="max_length", max_length=52, return_tensors="pt")
-            states.append(model(ids.input_ids).last_hidden_state)
-    return torch.cat(states, dim=-1), states[0][:, 0]
 
 
 def oracle(bridge: Bridge, folders: list[Path], scale: float = 1.0) -> BranchByHand:

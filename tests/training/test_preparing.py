@@ -75,7 +75,7 @@ def test_prepared_is_what_live_gives(make: Make, monkeypatch: pytest.MonkeyPatch
     prepared = PreparedExamples(request.out)
     assert len(prepared) == 5
     pipe = load_backbone(request.model)
-    text = load_text_encoder(request.text_encoder, None)
+    text = load_text_encoder(request.text_encoder, pipe)
     prepared.check(pipe, text)
     dataset = open_data(request.data, 32, 0)
     live = LiveExamples(dataset, pipe, text, size=32)
@@ -99,7 +99,8 @@ def test_training_reads_it_and_refuses_other_models(make: Make, tmp_path: Path) 
     prepare_data(request)
     run = train_branch(train_request(request))
     assert (run.pairs, run.result.finished) == (5, True)
-    pipe, text = load_backbone(request.model), load_text_encoder(request.text_encoder, None)
+    pipe = load_backbone(request.model)
+    text = load_text_encoder(request.text_encoder, pipe)
     prepared = PreparedExamples(request.out)
     for changes, words in (({"size": 64}, "--size 32, not 64"), ({"buckets": True}, "--buckets")):
         with pytest.raises(BridgeError, match=words):

@@ -129,6 +129,12 @@ class NativeTextEncoder:
         """Where the model lies."""
         return next(self.model.parameters()).device
 
+    def pooled_of(
+        self, hidden: Float[Tensor, "batch tokens width"]
+    ) -> Float[Tensor, "batch pooled_width"] | None:
+        """The pooled vectors of texts without weights, from their hidden states alone."""
+        return None if self.pooled_width is None else hidden[:, 0, : self.pooled_width]
+
     def tokenize(self, prompt: str) -> WeightedTokens:
         """Token ids and weights of a prompt; beyond the last window it is cut, with a warning."""
         own = self.encoding.special_ids == "tokenizer"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler
 from diffusers.training_utils import compute_snr
 from jaxtyping import Float, Int
 from PIL import Image
@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.models.config import family_of
 from bridge_diffusion.training.attention import prefer_plain_attention
+from bridge_diffusion.training.backbone import Pipeline, backbone_of
 from bridge_diffusion.training.bands import band_sums
 from bridge_diffusion.training.examples import Examples, encode_backbone_texts
 from bridge_diffusion.training.grid import numbered_grid
@@ -95,7 +95,7 @@ class BranchTask:
 
     def __init__(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: Pipeline,
         bridge: Bridge,
         examples: Examples,
         options: BranchOptions,
@@ -108,14 +108,11 @@ class BranchTask:
 
         order: which pairs a batch has; every pair comes once an epoch if none is given.
 
-        BridgeError for a backbone that does not predict noise or velocity, for one of the SDXL
-        family, and if the options leave nothing to train.
+        BridgeError for a backbone that does not predict noise or velocity, and if the options
+        leave nothing to train.
         """
-        if family_of(pipe.unet) != "sd15":
-            raise BridgeError(
-                "the backbone is of the SDXL family; training knows the Stable Diffusion 1.5 one"
-            )
         self.pipe, self.bridge, self.examples, self.options = pipe, bridge, examples, options
+        self._backbone = backbone_of(pipe)
         self._probe = probe
         self.scheduler = DDPMScheduler.from_config(pipe.scheduler.config)
         if self.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
@@ -186,9 +183,18 @@ class BranchTask:
         target = noise
         if self.scheduler.config.prediction_type == "v_prediction":
             target = self.scheduler.get_velocity(z, noise, t)
-        residuals = self.bridge.branch(noisy, t, encoded.states, encoded.mask)
+        time_ids = self._backbone.time_ids(encoded.sizes, z)
+        residuals = self.bridge.branch(
+            noisy,
+            t,
+            encoded.states,
+            encoded.mask,
+            pooled=self.bridge.text_encoder.pooled_of(encoded.states),
+            time_ids=time_ids,
+        )
         english = self._english if encoded.english is None else encoded.english
-        predicted = self._backbone(noisy, t, english, *residuals)
+        english = english.expand(len(z), -1, -1)
+        predicted = self._backbone.predict(noisy, t, english, time_ids, residuals)
         errors = (predicted.float() - target).square().mean(dim=(1, 2, 3))
         steps = self.scheduler.config.num_train_timesteps
         losses = {"loss": (errors * self._weights(t)).mean(), "unweighted": errors.mean()}
@@ -247,23 +253,6 @@ class BranchTask:
             return torch.randint(steps, (), generator=generator)
         logit = self.options.timestep_logit_mean + torch.randn((), generator=generator)
         return (logit.sigmoid() * steps).long().clamp(max=steps - 1)
-
-    def _backbone(
-        self,
-        noisy: Tensor,
-        t: Int[Tensor, " batch"],
-        english: Float[Tensor, "... tokens width"],
-        down: tuple[Tensor, ...],
-        mid: Tensor,
-    ) -> Float[Tensor, "batch channels height width"]:
-        unet: Any = self.pipe.unet
-        return unet(
-            noisy.to(unet.dtype),
-            t,
-            english.to(unet.dtype).expand(len(noisy), -1, -1),
-            down_block_additional_residuals=tuple(residual.to(unet.dtype) for residual in down),
-            mid_block_additional_residual=mid.to(unet.dtype),
-        ).sample
 
     def _weights(self, t: Int[Tensor, " batch"]) -> Float[Tensor, " batch"] | float:
         """Min-SNR weights (Hang et al. 2023, equation 8, and appendix for velocity)."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.data.buckets import Shape, bucket_shapes
@@ -16,6 +15,7 @@ from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.data.views import MixedPairs
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import choose_device
+from bridge_diffusion.training.backbone import Pipeline, backbone_of
 from bridge_diffusion.training.branch import BranchOptions, BranchTask
 from bridge_diffusion.training.config import LoopConfig, seconds_in
 from bridge_diffusion.training.counting import counting
@@ -94,7 +94,7 @@ def _train_together(request: TrainRequest, device: str, processes: Processes) ->
         if isinstance(data, PreparedExamples):
             examples = data
         elif recipe.cached:
-            shapes = bucket_shapes(size, size_step(pipe)) if request.buckets else ()
+            shapes = _shapes(request, size, pipe)
             with processes.first_alone():
                 show = processes.is_first
                 examples = _encode_once(
@@ -162,6 +162,13 @@ def _options(recipe: BranchRecipe, seed: int, prompts: tuple[str, ...]) -> Branc
     )
 
 
+def _shapes(request: TrainRequest, size: int, pipe: Pipeline) -> tuple[Shape, ...]:
+    """The shapes of what is encoded once; none for squares of which nothing more is kept."""
+    if request.buckets:
+        return bucket_shapes(size, size_step(pipe))
+    return ((size, size),) if backbone_of(pipe).reads_sizes else ()
+
+
 def _open(request: TrainRequest, recipe: BranchRecipe, size: int) -> PairDataset | PreparedExamples:
     folder = prepared_folder(request.data_specs)
     if folder is not None:
@@ -172,7 +179,7 @@ def _open(request: TrainRequest, recipe: BranchRecipe, size: int) -> PairDataset
 def _encode_once(
     cache: Path,
     dataset: PairDataset,
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     bridge: Bridge,
     size: int,
     shapes: Sequence[Shape],
@@ -247,7 +254,7 @@ def _data_identity(request: TrainRequest, data: PairDataset | PreparedExamples) 
 def _details(
     recipe: BranchRecipe,
     request: TrainRequest,
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     bridge: Bridge,
     data: PairDataset | PreparedExamples,
 ) -> dict[str, Any]:
@@ -273,4 +280,5 @@ def _details(
             "starting_branch": module_hash(bridge.branch),
         }
         | ({"buckets": True} if request.buckets else {})
+        | backbone_of(pipe).run_identity()
     )

@@ -41,8 +41,9 @@ class PrepareRequest(Filters):
     """New folder of the shards; the same command goes on where it was interrupted."""
     model: str | None = None
     """Backbone whose autoencoder encodes the pictures; the embedded world's if none is given."""
-    text_encoder: str | None = None
-    """Native text encoder that reads the captions: a Hugging Face folder or hub name."""
+    text_encoder: str | tuple[str, ...] | None = None
+    """Native text encoder that reads the captions: a Hugging Face folder or hub name; given
+    several times, they read side by side."""
     bridge: str | None = None
     """Take the native text encoder of this bridge, to train it further."""
     size: int | None = None

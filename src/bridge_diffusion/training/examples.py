@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from diffusers import AutoencoderKL, AutoencoderTiny, StableDiffusionPipeline
+from diffusers import AutoencoderKL, AutoencoderTiny
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from bridge_diffusion.data.buckets import Shape
+from bridge_diffusion.data.buckets import Shape, fit_shape
 from bridge_diffusion.data.pairs import PairDataset, fingerprint
-from bridge_diffusion.data.pixels import fit_square, to_pixels
+from bridge_diffusion.data.pixels import to_pixels
 from bridge_diffusion.data.readable import (
     ReadablePairs,
     encode_pictures,
@@ -30,6 +30,7 @@ from bridge_diffusion.data.readable import (
 from bridge_diffusion.data.store import Item, TensorStore, build_store, module_hash
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.text import NativeTextEncoder, TextEncoding
+from bridge_diffusion.training.backbone import Pipeline, backbone_of, tokenizer_hash
 from bridge_diffusion.training.order import Pick
 from bridge_diffusion.training.shaped_pictures import encode_shaped
 from bridge_diffusion.training.task import Batch
@@ -50,8 +51,12 @@ class Encoded:
     """Hidden states of the native text encoder; zero where padded."""
     mask: Bool[Tensor, "batch tokens"]
     """True where the branch may attend."""
-    english: Float[Tensor, "batch length width"] | None
-    """What the backbone reads; None if that is "" for the whole batch."""
+    english: Float[Tensor, "batch rows width"] | None
+    """What the backbone reads, as `Backbone.encode_texts` gives it; None if that is "" for the
+    whole batch."""
+    sizes: Float[Tensor, "batch 4"] | None = None
+    """Each picture's own height and width, and what was cut off above and left of it once it was
+    scaled, pixels; None where it was not kept, for backbones that are not told."""
 
 
 @runtime_checkable
@@ -78,7 +83,7 @@ class LiveExamples:
     def __init__(
         self,
         dataset: PairDataset,
-        pipe: StableDiffusionPipeline,
+        pipe: Pipeline,
         text: NativeTextEncoder,
         *,
         size: int,
@@ -101,13 +106,20 @@ class LiveExamples:
 
     def batch(self, picks: Sequence[Pick]) -> Batch:
         """Pixels, -1..1, and captions; the pair after an unreadable one stands in for it."""
-        pixels, captions, english = [], [], []
+        pixels, captions, english, sizes = [], [], [], []
         for pick in picks:
             pair = self._pairs.pair_among(self._indices, pick.index)
-            pixels.append(to_pixels(fit_square(pair.image, self._size)))
+            fitted = fit_shape(pair.image, (self._size, self._size))
+            pixels.append(to_pixels(fitted.image))
+            sizes.append([pair.image.height, pair.image.width, *fitted.crop])
             captions.append(pick.caption_of(pair.captions))
             english.append(pick.english_of(pair.english))
-        return {"pixels": torch.stack(pixels), "captions": captions, "english": english}
+        return {
+            "pixels": torch.stack(pixels),
+            "captions": captions,
+            "english": english,
+            "sizes": torch.tensor(sizes, dtype=torch.float32),
+        }
 
     def encoded(self, batch: Batch) -> Encoded:
         prompts = [literal_prompt(text, self._text.encoding) for text in batch["captions"]]
@@ -120,6 +132,7 @@ class LiveExamples:
             states=native.hidden.float(),
             mask=native.mask,
             english=english,
+            sizes=batch["sizes"],
         )
 
 
@@ -153,17 +166,18 @@ class CachedExamples:
 
     def batch(self, picks: Sequence[Pick]) -> Batch:
         """Latents, the states of all captions padded to the longest, and the English states."""
-        latents, states, english = [], [], []
+        latents, states, english, sizes = [], [], [], []
         for pick in picks:
             index = self._usable[pick.index]
             note = self._pictures.notes[index]
+            sizes.append(noted_sizes(note))
             rows = self._pictures[index]
             latents.append(rows.view(1, *note["shape"]) if "shape" in note else rows)
             states.append(self._texts[self._text_of[pick.caption_of(note["captions"])]].float())
             if self._english is not None:
                 text = pick.english_of(note.get("english", ""))
                 english.append(self._english[self._english_of[text]].float())
-        return padded_batch(latents, states, english)
+        return padded_batch(latents, states, english, sizes)
 
     def encoded(self, batch: Batch) -> Encoded:
         return as_encoded(batch)
@@ -172,16 +186,29 @@ class CachedExamples:
 def padded_batch(
     latents: Sequence[Float[Tensor, "1 channels height width"]],
     states: Sequence[Float[Tensor, "_ features"]],
-    english: Sequence[Float[Tensor, "length width"]],
+    english: Sequence[Float[Tensor, "rows width"]],
+    sizes: Sequence[Sequence[int]] = (),
 ) -> Batch:
-    """What was encoded of each place of a batch, states padded to the longest."""
+    """What was encoded of each place of a batch, states padded to the longest.
+
+    sizes: `noted_sizes` of each; left out if those of any picture were not kept.
+    """
     lengths = torch.tensor([len(rows) for rows in states])
-    batch = {
+    batch: dict[str, Tensor] = {
         "latents": torch.cat(list(latents)).float(),
         "states": pad_sequence(list(states), batch_first=True),
         "mask": torch.arange(int(lengths.max())) < lengths[:, None],
     }
-    return batch | {"english": torch.stack(list(english))} if english else batch
+    if english:
+        batch["english"] = torch.stack(list(english))
+    if sizes and all(sizes):
+        batch["sizes"] = torch.tensor(sizes, dtype=torch.float32)
+    return batch
+
+
+def noted_sizes(note: dict[str, Any]) -> list[int]:
+    """The size and the crop of a picture, [height, width, top, left]; nothing if not kept."""
+    return [*note["size"], *note["crop"]] if "crop" in note else []
 
 
 def as_encoded(batch: Batch) -> Encoded:
@@ -191,6 +218,7 @@ def as_encoded(batch: Batch) -> Encoded:
         states=batch["states"],
         mask=batch["mask"],
         english=batch.get("english"),
+        sizes=batch.get("sizes"),
     )
 
 
@@ -245,17 +273,14 @@ def text_identity(text: NativeTextEncoder) -> dict[str, Any]:
     """What the states of native texts depend on. Plain JSON values."""
     return {
         "model": module_hash(text.model),
-        "tokenizer": _tokenizer_hash(text.tokenizer),
+        "tokenizer": tokenizer_hash(text.tokenizer),
         "encoding": text.encoding.to_json(),
     }
 
 
-def english_identity(pipe: StableDiffusionPipeline) -> dict[str, Any]:
+def english_identity(pipe: Pipeline) -> dict[str, Any]:
     """What the states of English texts depend on. Plain JSON values."""
-    return {
-        "model": module_hash(pipe.text_encoder),
-        "tokenizer": _tokenizer_hash(pipe.tokenizer),
-    }
+    return backbone_of(pipe).text_identity()
 
 
 def encode_captions(text: NativeTextEncoder, captions: Sequence[str]) -> list[Tensor]:
@@ -301,7 +326,7 @@ def cache_texts(
 def cache_english(
     cache: Path,
     texts: Sequence[str],
-    pipe: StableDiffusionPipeline,
+    pipe: Pipeline,
     *,
     progress: Progress | None = None,
 ) -> TensorStore:
@@ -324,10 +349,13 @@ def cache_english(
 
 @torch.no_grad()
 def encode_backbone_texts(
-    pipe: StableDiffusionPipeline, texts: Sequence[str]
-) -> Float[Tensor, "batch length width"]:
-    """What the backbone's cross-attention reads of English texts, on the pipeline's device."""
-    return pipe.encode_prompt(list(texts), pipe.device, 1, False)[0]
+    pipe: Pipeline, texts: Sequence[str]
+) -> Float[Tensor, "batch rows width"]:
+    """What the backbone reads of English texts, on the pipeline's device.
+
+    For Stable Diffusion 1.5 that is what its cross-attention reads; see `Backbone.encode_texts`.
+    """
+    return backbone_of(pipe).encode_texts(texts)
 
 
 def english_of(pictures: TensorStore) -> list[str]:
@@ -369,11 +397,3 @@ def literal_prompt(caption: str, encoding: TextEncoding) -> str:
     full_width = encoding.special_ids == "tokenizer"
     signs = r"[\\()\[\]（）［］]" if full_width else r"[\\()\[\]]"
     return re.sub(signs, lambda sign: "\\" + sign.group(), caption)
-
-
-def _tokenizer_hash(tokenizer: Any) -> str:
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = (
-        json.dumps(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
-    )
-    return hashlib.sha256(text.encode()).hexdigest()

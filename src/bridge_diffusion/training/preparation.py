@@ -35,7 +35,7 @@ from bridge_diffusion.training.examples import (
     encode_pixels,
 )
 from bridge_diffusion.training.opening import open_data
-from bridge_diffusion.training.parts import load_backbone, load_text_encoder
+from bridge_diffusion.training.parts import load_backbone, load_text_encoder, text_encoder_of
 from bridge_diffusion.training.shaped_pictures import (
     Shaped,
     encode_pictures_of_shapes,
@@ -145,7 +145,11 @@ class Encoder:
     def text(self) -> Any:
         """The native text encoder."""
         request = self._request
-        return load_text_encoder(request.text_encoder, request.bridge).to(self._device)
+        if request.text_encoder:
+            text = load_text_encoder(request.text_encoder, self.pipe)
+        else:
+            text = text_encoder_of(str(request.bridge))
+        return text.to(self._device)
 
     def latents(
         self, pixels: Float[Tensor, "batch 3 height width"]

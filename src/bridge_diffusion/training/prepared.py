@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from diffusers import StableDiffusionPipeline
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -20,11 +19,13 @@ from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.reading import read_json
 from bridge_diffusion.text import NativeTextEncoder
+from bridge_diffusion.training.backbone import Pipeline
 from bridge_diffusion.training.examples import (
     Encoded,
     as_encoded,
     autoencoder_identity,
     english_identity,
+    noted_sizes,
     padded_batch,
     text_identity,
 )
@@ -90,7 +91,7 @@ class PreparedExamples:
 
     def check(
         self,
-        pipe: StableDiffusionPipeline,
+        pipe: Pipeline,
         text: NativeTextEncoder,
         *,
         size: int | None = None,
@@ -124,17 +125,18 @@ class PreparedExamples:
 
     def batch(self, picks: Sequence[Pick]) -> Batch:
         """Latents, the states of all captions padded to the longest, and the English states."""
-        latents, states, english = [], [], []
+        latents, states, english, sizes = [], [], [], []
         for pick in picks:
             number, item = self._places[pick.index]
             shard, note = self._shards[number], self._shards[number].notes[item]
             latents.append(shard.row("latents", item).view(1, *note["shape"]))
+            sizes.append(noted_sizes(note))
             text = shard.captions[pick.caption_of(note["captions"])]
             states.append(shard.row("states", text).float())
             if self._says_english:
                 said = pick.english_of(note.get("english", ""))
                 english.append(shard.row("english", shard.english[said])[0].float())
-        return padded_batch(latents, states, english)
+        return padded_batch(latents, states, english, sizes)
 
     def encoded(self, batch: Batch) -> Encoded:
         return as_encoded(batch)

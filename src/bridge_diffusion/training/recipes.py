@@ -138,4 +138,30 @@ SD15 = BranchRecipe(
 The paper's batch is 3200 and its data a billion pairs: raise `accumulate` and `images` with yours.
 """
 
-RECIPES: dict[str, BranchRecipe] = {"debug": DEBUG, "cpu": CPU, "full": FULL, "sd15": SD15}
+SDXL = BranchRecipe(
+    images=10_000_000,
+    batch_size=8,
+    accumulate=32,
+    learning_rate=1e-5,
+    warmup_images=100_000,
+    ema_decay=0.9995,
+    precision="auto",
+    frozen_precision="bf16",
+    gradient_checkpointing=True,
+    log_every=10_000,
+    sample_every=200_000,
+    checkpoint_every=200_000,
+)
+"""SDXL at its own size of 1024 pixels, otherwise as `sd15`: the paper trains SDXL no other way.
+
+One GPU of 80 GB, by arithmetic (docs/training.md); on several smaller ones give `--shard`, which
+leaves each a part of the branch's weights, gradients, moments and average.
+"""
+
+RECIPES: dict[str, BranchRecipe] = {
+    "debug": DEBUG,
+    "cpu": CPU,
+    "full": FULL,
+    "sd15": SD15,
+    "sdxl": SDXL,
+}

@@ -27,17 +27,18 @@ class TrainRequest:
     out: Path
     """Folder of the run; the same command continues it."""
     model: str | None = None
-    """Backbone: a Stable Diffusion 1.5 folder, single file or hub name; the embedded world's if
-    none is given."""
-    text_encoder: str | None = None
+    """Backbone: a Stable Diffusion 1.5 or SDXL folder, single file or hub name; the embedded
+    world's if none is given."""
+    text_encoder: str | tuple[str, ...] | None = None
     """Native text encoder: a Hugging Face folder or hub name, such as a Chinese-CLIP, or emoji:zh
-    for the embedded world's."""
+    for the embedded world's; given several times, they read side by side, the first one's pooled
+    vector going to SDXL."""
     bridge: str | None = None
     """Start from the branch of this bridge instead of from the backbone, and with its text encoder;
     with --text-encoder, from the branch alone, for another language."""
     recipe: str = "cpu"
-    """Settings to start from: debug, cpu (two cores, embedded world), full (the same on a GPU), or
-    sd15 (real Stable Diffusion 1.5 on a GPU)."""
+    """Settings to start from: debug, cpu (two cores, embedded world), full (the same on a GPU),
+    sd15 (real Stable Diffusion 1.5 on a GPU), or sdxl (real SDXL on a GPU of 80 GB)."""
     images: int | None = None
     """Length of the whole run, in images."""
     batch_size: int | None = None

@@ -5,22 +5,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.bridge import Bridge, BridgeConfig
 from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import load_bridge
-from bridge_diffusion.generation.sources import locate_bridge, locate_text_encoder
+from bridge_diffusion.generation.sources import locate_bridge
 from bridge_diffusion.models.branch import BridgeBranch
+from bridge_diffusion.models.config import family_of
 from bridge_diffusion.text import NativeTextEncoder
+from bridge_diffusion.training.backbone import Pipeline
 from bridge_diffusion.training.branch import ends_in_pure_noise
+from bridge_diffusion.training.parts import load_text_encoder
 from bridge_diffusion.training.request import TrainRequest
 
-_READS_THE_TEXT = (".attn2.to_k.weight", ".attn2.to_v.weight")
+# What starts fresh for text of another width: keys and values, or SDXL's projections.
+_READS_THE_TEXT = (
+    ".attn2.to_k.weight",
+    ".attn2.to_v.weight",
+    "prompt_embeds_projection.weight",
+)
 
 
-def starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs: int) -> Bridge:
+def starting_bridge(request: TrainRequest, pipe: Pipeline, pairs: int) -> Bridge:
     """A bridge that adds nothing yet, or the one to train further; with its new model card.
 
     With both a bridge and a text encoder, the branch is the bridge's and what it reads is new.
@@ -37,11 +44,10 @@ def starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs:
     generator = torch.Generator().manual_seed(request.seed)
     text = None
     if request.text_encoder is not None:
-        folder = locate_text_encoder(request.text_encoder)
-        text = NativeTextEncoder.from_pretrained(folder, dtype=torch.float32)
+        text = load_text_encoder(request.text_encoder, pipe)
     if request.bridge is None:
         assert text is not None
-        branch = BridgeBranch.from_backbone(pipe.unet, text.width, generator=generator)
+        branch = BridgeBranch.from_backbone(pipe.unet, text.width, text.pooled_width, generator)
         return Bridge(branch, text, _new_config(pipe, text, {"training_data": seen} | card))
     source = locate_bridge(request.bridge)
     if source is None:
@@ -52,39 +58,42 @@ def starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs:
     if text is None:
         return Bridge(old.branch, old.text_encoder, dataclasses.replace(old.config, **card))
     card.setdefault("licence", old.config.licence)
-    branch = reading_width(old.branch, text.width, generator)
+    branch = reading_width(old.branch, text.width, generator, pooled_width=text.pooled_width)
     return Bridge(branch, text, _new_config(pipe, text, card))
 
 
 def reading_width(
-    branch: BridgeBranch, width: int, generator: torch.Generator | None = None
+    branch: BridgeBranch,
+    width: int,
+    generator: torch.Generator | None = None,
+    *,
+    pooled_width: int | None = None,
 ) -> BridgeBranch:
-    """The branch for native text of another width; the same one if the width is its own.
+    """The branch for native text of other widths; the same one if the widths are its own.
 
-    All weights are taken over but the keys and values of the native text, which start fresh, as
-    they do beside a backbone of another text width: drawn with `generator`.
-    BridgeError for a branch of the SDXL family, which projects its text.
+    All weights are taken over but those of another shape, which read the native text and start
+    fresh, as they do beside a backbone of another text width: drawn with `generator`. For SDXL
+    these are the projections.
     """
-    if branch.config.projected_from is not None:
-        raise BridgeError("a branch of the SDXL family cannot be given another text encoder")
-    if width == branch.native_width:
+    if (width, pooled_width) == (branch.native_width, branch.pooled_width):
         return branch
-    wider = BridgeBranch.from_config({**branch.config, "cross_attention_dim": width})
+    projects = branch.config.projected_from is not None
+    changes = {"projected_from" if projects else "cross_attention_dim": width}
+    changed = {**branch.config, **changes, "pooled_projected_from": pooled_width}
+    wider = BridgeBranch.from_config(changed)
     state = branch.state_dict()
     for name, fresh in wider.state_dict().items():
-        if name.endswith(_READS_THE_TEXT):
+        if name.endswith(_READS_THE_TEXT) and fresh.shape != state[name].shape:
             state[name] = torch.nn.init.kaiming_uniform_(fresh, a=5**0.5, generator=generator)
     wider.load_state_dict(state)
     return wider
 
 
-def _new_config(
-    pipe: StableDiffusionPipeline, text: NativeTextEncoder, card: dict[str, Any]
-) -> BridgeConfig:
+def _new_config(pipe: Pipeline, text: NativeTextEncoder, card: dict[str, Any]) -> BridgeConfig:
     # From pure noise on, which only "trailing" steps begin with (Lin et al. 2024, section 3.3).
     scheduler = {"timestep_spacing": "trailing"} if ends_in_pure_noise(pipe.scheduler) else {}
     return BridgeConfig(
-        family="sd15",
+        family=family_of(pipe.unet),
         text_encoding=text.encoding,
         native_width=text.width,
         prediction_type=pipe.scheduler.config.prediction_type,

@@ -18,9 +18,11 @@ _LORA_LAYERS = [
     "attn1.to_k", "attn1.to_v", "to_q", "to_out.0", "proj_in", "proj_out",
     "ff.net.0.proj", "ff.net.2",
 ]  # fmt: skip
+_READING_LAYERS = ["attn2.to_k", "attn2.to_v"]
 # What no LoRA can stand for: the 1x1 convolutions start at zero, and what reads the native text
-# starts fresh wherever its width is not the backbone's.
-_TRAINED_WHOLE = ("controlnet_*", "*.attn2.to_k.*", "*.attn2.to_v.*")
+# starts fresh wherever its width is not the backbone's, as do the projections where there are any;
+# what reads behind these is a copy, too.
+_TRAINED_WHOLE = ("controlnet_*", "*prompt_embeds_projection.*")
 
 
 def choose_weights(
@@ -103,12 +105,15 @@ class TrainedPart(nn.Module):
 
 
 def _add_lora(branch: BridgeBranch, rank: int, seed: int) -> None:
-    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=_LORA_LAYERS)
+    projects = branch.config.projected_from is not None
+    layers = [*_LORA_LAYERS, *(_READING_LAYERS if projects else [])]
+    trained_whole = [*_TRAINED_WHOLE, *([] if projects else [f"*.{n}.*" for n in _READING_LAYERS])]
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         branch.add_adapter(config, _ADAPTER)
     for name, weight in branch.named_parameters():
-        whole = any(fnmatchcase(name, pattern) for pattern in _TRAINED_WHOLE)
+        whole = any(fnmatchcase(name, pattern) for pattern in trained_whole)
         weight.requires_grad_(whole or ".lora_" in name)
 
 

@@ -11,11 +11,14 @@ network sees the English.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel
+from safetensors.torch import load_file
 from torch import Tensor, nn
+from transformers import BertTokenizer, ChineseCLIPTextModel
 
 PROJECTIONS = ("prompt_embeds_projection.weight", "pooled_prompt_embeds_projection.weight")
 
@@ -59,6 +62,20 @@ class BranchByHand:
             added_cond_kwargs=added,
             return_dict=False,
         )
+
+
+def stock_states(folders: list[Path], texts: list[str]) -> tuple[Tensor, Tensor]:
+    """Hidden states side by side and the first model's [CLS], from transformers alone."""
+    states = []
+    for folder in folders:
+        tokenizer = BertTokenizer.from_pretrained(folder)
+        model = ChineseCLIPTextModel.from_pretrained(folder, add_pooling_layer=False).eval()
+        with torch.no_grad():  # transformers 5 clears the padding's row when it loads
+            rows = load_file(folder / "model.safetensors")
+            model.embeddings.word_embeddings.weight.copy_(rows["embeddings.word_embeddings.weight"])
+            ids = tokenizer(texts, padding="max_length", max_length=52, return_tensors="pt")
+            states.append(model(ids.input_ids).last_hidden_state)
+    return torch.cat(states, dim=-1), states[0][:, 0]
 
 
 def numbered(english: Tensor, first: int) -> Tensor:
