@@ -3,6 +3,7 @@
 import torch
 from diffusers import StableDiffusionPipeline
 
+from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import load_bridge, load_pipeline
 from bridge_diffusion.generation.sources import locate_bridge, locate_model, locate_text_encoder
@@ -27,10 +28,15 @@ def load_text_encoder(name: str | None, bridge: str | None) -> NativeTextEncoder
     if bridge is None:
         assert name is not None
         return NativeTextEncoder.from_pretrained(locate_text_encoder(name), dtype=torch.float32)
-    source = locate_bridge(bridge)
+    return load_named_bridge(bridge).text_encoder
+
+
+def load_named_bridge(name: str) -> Bridge:
+    """A bridge by its folder, hub name or language of the emoji world, in float32."""
+    source = locate_bridge(name)
     if source is None:
-        raise BridgeError(f"--bridge {bridge} is no bridge to take a text encoder of; give one")
-    return load_bridge(source, None, torch.float32).text_encoder
+        raise BridgeError(f"--bridge {name} is no bridge to start from; give one")
+    return load_bridge(source, None, torch.float32)
 
 
 def picture_size(size: int | None, pipe: StableDiffusionPipeline) -> int:

@@ -10,11 +10,11 @@ from diffusers import StableDiffusionPipeline
 from bridge_diffusion.bridge import Bridge, BridgeConfig
 from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.generation.loading import load_bridge
-from bridge_diffusion.generation.sources import locate_bridge, locate_text_encoder
+from bridge_diffusion.generation.sources import locate_text_encoder
 from bridge_diffusion.models.branch import BridgeBranch
 from bridge_diffusion.text import NativeTextEncoder
 from bridge_diffusion.training.branch import ends_in_pure_noise
+from bridge_diffusion.training.parts import load_named_bridge
 from bridge_diffusion.training.request import TrainRequest
 
 _READS_THE_TEXT = (".attn2.to_k.weight", ".attn2.to_v.weight")
@@ -43,10 +43,7 @@ def starting_bridge(request: TrainRequest, pipe: StableDiffusionPipeline, pairs:
         assert text is not None
         branch = BridgeBranch.from_backbone(pipe.unet, text.width, generator=generator)
         return Bridge(branch, text, _new_config(pipe, text, {"training_data": seen} | card))
-    source = locate_bridge(request.bridge)
-    if source is None:
-        raise BridgeError(f"--bridge {request.bridge} is no bridge to start from; give one")
-    old = load_bridge(source, None, torch.float32)
+    old = load_named_bridge(request.bridge)
     old.attach(pipe).detach()  # says what does not fit before anything is encoded
     card.setdefault("training_data", f"{old.config.training_data}; then {seen}")
     if text is None:
