@@ -2,6 +2,11 @@
 
     python tools/ship_weights.py backbone runs/world/unet/export
     python tools/ship_weights.py bridge runs/world/branch-zh/export --language zh
+    python tools/ship_weights.py bridge runs/languages/text-ar/export --language ar --base zh
+    python tools/ship_weights.py bridge runs/bridge-ar/export --language ar --base zh --rank 10
+
+With --base the branch is that of another shipped bridge, which is not stored again: what was
+trained of it is stored as matrices of the rank given, and without --rank nothing may have been.
 
 Look at the pictures and score them first: history grows with every weight.
 """
@@ -9,12 +14,16 @@ Look at the pictures and score them first: history grows with every weight.
 import argparse
 import json
 import shutil
+import sys
+from functools import partial as having
 from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
 
-from bridge_diffusion.bridge import Bridge
+from bridge_diffusion.bridge import BRANCH_FOLDER, Bridge
+from bridge_diffusion.models.convert import WEIGHT_FILES, read_branch
+from bridge_diffusion.models.shared_branch import write_change, write_shared
 
 WEIGHTS = Path(__file__).parents[1] / "src/bridge_diffusion/worlds/emoji/weights"
 SHARD = "15MB"  # every file of the repository stays under 15 MiB
@@ -50,17 +59,46 @@ def ship_bridge(source: Path, target: Path) -> None:
     _forget_sources(target)
 
 
+def ship_sharing_bridge(source: Path, target: Path, base: str, rank: int | None) -> None:
+    """A bridge whose branch is that of the shipped bridge `base`, changed or not."""
+    bridge = Bridge.from_pretrained(source, dtype=torch.float32)
+    folder = WEIGHTS / "bridges" / base / BRANCH_FOLDER
+    shared = read_branch(folder, torch.float32).state_dict()
+    trained = bridge.branch.state_dict()
+    if {k: v.shape for k, v in shared.items()} != {k: v.shape for k, v in trained.items()}:
+        sys.exit(f"{source} has a branch of another shape than {folder}; ship it without --base")
+    if rank is None and any(not torch.equal(shared[name], trained[name]) for name in shared):
+        sys.exit(f"{source} has changed the branch of {base}: give --rank, or ship without --base")
+    bridge.to(dtype=torch.float16)
+    bridge.save_pretrained(target)
+    shutil.rmtree(target / BRANCH_FOLDER)
+    write_shared(target / BRANCH_FOLDER, base, folder / WEIGHT_FILES[0])
+    if rank is not None:
+        lost = write_change(target / BRANCH_FOLDER, shared, trained, rank)
+        print(f"rank {rank} loses {lost:.2%} of what was trained of the branch, in squares")
+    _forget_sources(target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=("backbone", "bridge"))
     parser.add_argument("source", type=Path)
     parser.add_argument("--language", default="zh")
+    parser.add_argument("--base", help="language of the shipped bridge whose branch this one has")
+    parser.add_argument("--rank", type=int, help="of the matrices that change the base's branch")
     arguments = parser.parse_args()
     backbone = arguments.part == "backbone"
+    if arguments.rank is not None and (arguments.rank < 1 or arguments.base is None):
+        parser.error("--rank is of the change of a --base, and 1 or more")
+    if arguments.base is not None and (backbone or arguments.base == arguments.language):
+        parser.error("--base is another language's bridge, for a bridge")
     target = WEIGHTS / ("backbone" if backbone else f"bridges/{arguments.language}")
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    (ship_backbone if backbone else ship_bridge)(arguments.source, partial)
+    ship = ship_backbone if backbone else ship_bridge
+    if arguments.base is not None:
+        ship = having(ship_sharing_bridge, base=arguments.base, rank=arguments.rank)
+    ship(arguments.source, partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     for path in sorted(target.rglob("*.safetensors")):

@@ -29,6 +29,11 @@ def bridge(new_release_bridge: Callable[[], Bridge]) -> Bridge:
     return new_release_bridge()
 
 
+@pytest.fixture
+def other_bridge(new_release_bridge: Callable[[], Bridge]) -> Bridge:
+    return new_release_bridge()
+
+
 @pytest.fixture(scope="session")
 def drawings() -> Sprites:
     return Sprites.shipped("noto")

@@ -56,6 +56,15 @@ def test_a_concept_meets_the_same_scene_and_noise_in_all_conditions(concepts):
     assert len({case.seed for case in singles}) == 3 * len(concepts)
 
 
+def test_conditions_that_are_named_are_drawn_alone_and_as_before(concepts):
+    _, everything = cases(concepts, {"english": "en"})
+    _, some = cases(concepts, {"english": "en"}, conditions=("pair", "bridge"))
+    assert {case.condition for case in some} == {"pair", "bridge"}
+    assert some == [case for case in everything if case.condition in ("pair", "bridge")]
+    with pytest.raises(BridgeError, match="no condition 'native'; choose of bridge, as_is"):
+        WorldOptions(conditions=("native",))
+
+
 def test_prompts_of_the_conditions(concepts):
     _, drawn = cases(concepts[:1] + concepts[2:], {"english": "en", "shuffled": "zh"})
     of = {c.condition: c for c in drawn if c.concept.names["en"] == "red envelope"}

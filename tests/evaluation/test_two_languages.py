@@ -129,6 +129,59 @@ def measurement(pairs, untrained, tmp_path) -> TwoLanguages:
     )
 
 
+def test_a_second_native_language_says_what_english_says(pairs):
+    arabic = prompt_pairs(small_world("zh"), WorldOptions(), 540, "ar")
+    assert len(arabic) == len(pairs)
+    for ours, theirs in zip(arabic, pairs, strict=True):
+        assert ours.case.scene == theirs.case.scene
+        assert ours.case.prompt == theirs.case.prompt
+        assert (ours.native, ours.english) == (theirs.native, theirs.english)
+        named = [concept.names["ar"] in ours.case.english for concept in ours.case.scene.concepts]
+        assert ours.english.concept is None or named[ours.english.concept]
+        assert ours.english.colour == ("خلفية" in ours.case.english)
+        assert ours.case.english[0] not in " ،,"
+        assert ours.case.english[-1] not in " ،,"
+    for tongue in ("zh", "xx"):
+        with pytest.raises(BridgeError, match="beside zh it may be en, ja, ar, hi, es"):
+            prompt_pairs(small_world("zh"), WorldOptions(), 3, tongue)
+
+
+def test_two_bridges_draw_one_image(measurement, pipe, bridge, other_bridge, tmp_path):
+    """Each is alone in its own part, and both are attached in the others."""
+    pipe.set_progress_bar_config(disable=True)
+    both = dataclasses.replace(measurement, second="ar", scales=(1.0,))
+    drawn = []
+
+    def drawing(net):
+        return lambda *_: drawn.append(net)
+
+    hooks = [
+        each.branch.register_forward_pre_hook(drawing(name))
+        for name, each in (("zh", bridge), ("ar", other_bridge))
+    ]
+    ran = {}
+    for part in ("native alone", "ar alone", "scale 1"):
+        drawn.clear()
+        cases = [pair.case for pair in both.pairs]
+        both._draw(part, pipe, bridge, other_bridge, cases)
+        ran[part] = set(drawn)
+    for hook in hooks:
+        hook.remove()
+    assert ran == {"native alone": {"zh"}, "ar alone": {"ar"}, "scale 1": {"zh", "ar"}}
+    document = both.run(pipe, bridge, other=other_bridge)
+    assert document["second"] == "ar"
+    assert document["parts"].keys() == {"native alone", "ar alone", "scale 1"}
+    assert not bridge.attached
+    assert not other_bridge.attached
+    written = write_two_languages(document, tmp_path / "work", tmp_path / "out", {})
+    page = written[-1].read_text(encoding="utf-8")
+    assert "<!-- begin: two languages zh-ar -->" in page
+    assert "## Two languages in one image: zh and ar" in page
+    assert "| native; ar | pairs | native alone | ar alone | joint |" in page
+    assert "| native; ar | 0.5 | 0.75 | 1 |" in page
+    assert (tmp_path / "out" / "two-languages-zh-ar.json").is_file()
+
+
 def test_a_measurement_is_kept_goes_on_and_is_reported(measurement, pipe, bridge, tmp_path):
     pipe.set_progress_bar_config(disable=True)
     hurried = dataclasses.replace(measurement, options=dataclasses.replace(QUICK, time_limit=1e-9))

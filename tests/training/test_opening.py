@@ -7,6 +7,7 @@ from PIL import Image
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.opening import open_dataset
+from bridge_diffusion.worlds.emoji.concepts import native_concepts
 
 
 def test_the_controls_show_the_same_scenes_with_other_captions() -> None:
@@ -29,10 +30,20 @@ def test_controls_are_told_apart_by_their_fingerprints() -> None:
     assert len(prints) == len(specs)
 
 
+def test_native_scenes_show_what_is_native_to_the_language_alone() -> None:
+    scenes = open_dataset("emoji:ar:native", 32, 0, limit=40).dataset
+    shown = {concept for index in range(40) for concept in scenes.scene(index)[0].concepts}
+    assert shown <= set(native_concepts("ar"))
+    assert len(shown) > 6
+    assert {concept.region for concept in shown} == {"arab_world"}
+    assert not any(scenes.scene(index)[0].scored for index in range(40))
+
+
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
-        ("emoji:zh:backwards", "all, english, shuffled"),
+        ("emoji:zh:backwards", "all, native, english, shuffled"),
+        ("emoji:en:native", "nothing in the emoji world is native to 'en'"),
         ("emoji:xx", "no captions in 'xx'"),
         ("nowhere", "no data at 'nowhere'"),
         ("hf:owner/name,streaming=yes", "cannot be streamed: pairs are read in any order"),

@@ -56,6 +56,13 @@ def world(
         World, typer.Option(help="Concepts to score: those of the small world, or all.")
     ] = World.small,
     control: Control = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Draw this condition alone: bridge, as_is, translation, unseen_order, synonym, "
+            "mixed or pair; may be repeated [default: all, and the controls]."
+        ),
+    ] = None,
     images: Annotated[int, typer.Option(help="Pictures of each concept and condition.")] = 1,
     steps: Steps = 20,
     guidance: Guidance = 5.0,
@@ -84,6 +91,7 @@ def world(
 
     options = WorldOptions(
         language=language,
+        conditions=tuple(condition or ()),
         images=images,
         steps=steps,
         guidance=guidance,
@@ -208,8 +216,14 @@ def plugins(
 @app.command("two-languages")
 def two_languages(
     language: Language = "zh",
+    second: Annotated[
+        str, typer.Option(help="Language of the other half: en, or one that its own bridge reads.")
+    ] = "en",
     model: Model = None,
     bridge: Native = None,
+    second_bridge: Annotated[
+        str | None, typer.Option(help="Its bridge [default: the shipped one of the language].")
+    ] = None,
     pairs: Annotated[int, typer.Option(min=3, help="Prompt pairs, a third of each kind.")] = 540,
     steps: Steps = 20,
     guidance: Guidance = 5.0,
@@ -225,14 +239,22 @@ def two_languages(
     """Measure images whose subject is said in the native language and the rest in English.
 
     The rest is a background, a place, or a second object; both at several scales of the branch.
+    With --second the rest is said in another native language, by its bridge, attached beside.
     """
+    if second == "en" and second_bridge is not None:
+        raise BridgeError("--second-bridge is for another language than English: give --second")
     from bridge_diffusion.cli.quiet import quiet_libraries
 
     quiet_libraries()
     from bridge_diffusion.evaluation.evaluator import load_evaluator
     from bridge_diffusion.evaluation.page import check_folder
     from bridge_diffusion.evaluation.plan import WorldOptions
-    from bridge_diffusion.evaluation.two_languages import SCALES, TwoLanguages, prompt_pairs
+    from bridge_diffusion.evaluation.two_languages import (
+        SCALES,
+        SCALES_OF_TWO,
+        TwoLanguages,
+        prompt_pairs,
+    )
     from bridge_diffusion.evaluation.two_languages_report import write_two_languages
     from bridge_diffusion.worlds.emoji.concepts import small_world
 
@@ -247,16 +269,21 @@ def two_languages(
     check_folder(out)
     opened, own = _opened(model, bridge or language, device)
     own.detach()
+    about, other = _about(opened), None
+    if second != "en":
+        source, other = _another_bridge(second_bridge or second, opened)
+        about["second bridge"] = source
     measurement = TwoLanguages(
-        pairs=prompt_pairs(small_world(language), options, pairs),
+        pairs=prompt_pairs(small_world(language), options, pairs, second),
         options=options,
-        scales=SCALES,
+        scales=SCALES if other is None else SCALES_OF_TWO,
         evaluator=load_evaluator(),
         folder=work,
+        second=second,
     )
     with _Bar() as bar:
-        document = measurement.run(opened.pipe, own, bar.show)
-    typer.echo(write_two_languages(document, work, out, _about(opened))[-1])
+        document = measurement.run(opened.pipe, own, bar.show, other)
+    typer.echo(write_two_languages(document, work, out, about)[-1])
 
 
 def _opened(model: str | None, bridge: str, device: str) -> "tuple[OpenedModel, Bridge]":
@@ -298,6 +325,18 @@ def _other_bridges(folders: "dict[str, str]", opened: "OpenedModel") -> "dict[st
         name: Bridge.from_pretrained(folder, dtype=opened.pipe.unet.dtype).to(opened.device)
         for name, folder in folders.items()
     }
+
+
+def _another_bridge(name: str, opened: "OpenedModel") -> "tuple[str, Bridge]":
+    """What to call a further bridge, and the bridge, loaded as the model's own is."""
+    from bridge_diffusion.generation.loading import load_bridge
+    from bridge_diffusion.generation.sources import display_name, locate_bridge, weights_hash
+
+    source = locate_bridge(name)
+    if source is None:
+        raise BridgeError(f"--second-bridge {name} is no bridge; give one")
+    bridge = load_bridge(source, None, opened.pipe.unet.dtype).to(opened.device)
+    return f"{display_name(source, name)} ({weights_hash(source, ('branch',))})", bridge
 
 
 class _Bar:

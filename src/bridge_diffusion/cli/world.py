@@ -122,7 +122,8 @@ def captions(
     native: Annotated[
         str | None,
         typer.Option(
-            help="Whose held-out concepts are named, beside the shared ones [default: --language]"
+            help="Whose held-out concepts are named, beside the shared ones; of several languages "
+            "with commas between [default: --language]"
         ),
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="Number of lines.")] = 30_000,
@@ -132,9 +133,10 @@ def captions(
     from bridge_diffusion.images.writing import write_file
     from bridge_diffusion.worlds.emoji.parallel import parallel_captions
 
-    for each in (language, teacher, native or language):
+    native_to = [tongue.strip() for tongue in (native or language).split(",")]
+    for each in (language, teacher, *native_to):
         _check_language(each)
-    pairs = parallel_captions(teacher, language, count, native_to=native or language, seed=seed)
+    pairs = parallel_captions(teacher, language, count, native_to=native_to, seed=seed)
     text = "".join(f"{first}\t{second}\n" for first, second in pairs)
     typer.echo(write_file(text.encode(), out))
 

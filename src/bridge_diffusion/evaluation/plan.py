@@ -56,6 +56,8 @@ class WorldOptions:
     """Another seed, other noise; equal in all conditions, so that their pictures compare."""
     batch_size: int = 16
     """Pictures drawn at once."""
+    conditions: tuple[str, ...] = ()
+    """Only these of `CONDITIONS` are drawn; all, and the controls, if none is named."""
     time_limit: float | None = None
     """Seconds after which no new batch is begun; what was drawn is scored. None is no limit."""
 
@@ -66,6 +68,11 @@ class WorldOptions:
                 f"no concepts of the emoji world are native to {self.language!r}; "
                 f"languages are {languages}"
             )
+        for condition in self.conditions:
+            if condition not in CONDITIONS:
+                raise BridgeError(
+                    f"there is no condition {condition!r}; choose of {', '.join(CONDITIONS)}"
+                )
         for name in ("images", "steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise BridgeError(f"{name} is {getattr(self, name)}, it must be 1 or more")
@@ -139,14 +146,14 @@ def plan(
         concepts: those to score; held-out ones that are not native to the language are left out.
         controls: the language of each control's bridge, by its name.
     """
-    makers = _makers(concepts, options, controls)
+    makers, wanted = _makers(concepts, options, controls), options.conditions
     order = drawing_order(concepts, options)
     for index in range(options.images):
         for first in range(0, len(order), options.batch_size):
             chunk = order[first : first + options.batch_size]
             for maker in makers:
                 cases = [case for concept in chunk if (case := maker(concept, index)) is not None]
-                if cases:
+                if cases and (not wanted or cases[0].condition in wanted):
                     yield cases
 
 

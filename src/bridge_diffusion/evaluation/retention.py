@@ -260,7 +260,7 @@ class Measurement:
         return self.folder / f"plugins-{self.options.language}.json"
 
     def _described(self) -> dict[str, Any]:
-        free = ("time_limit", "batch_size")
+        free = ("time_limit", "batch_size", "conditions")
         options = {name: getattr(self.options, name) for name in self.options.__slots__}
         amount = {name: getattr(self.amount, name) for name in self.amount.__slots__}
         return {**{k: v for k, v in options.items() if k not in free}, **amount}

@@ -8,10 +8,14 @@ border, a place is where what is not background lies. Both halves right is the *
 Each half is drawn alone too, the native one through the bridge beside an empty English prompt, the
 English one by the English model without the bridge. If the two did not disturb each other, the
 joint accuracy would be about the product of the two alone.
+
+In place of English a second native language may say its half, through a bridge of its own that is
+attached to the same model at the same time; English then says nothing.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +26,7 @@ from PIL import Image
 
 from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.data.store import module_hash
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.evaluation.drawing import draw, prepared
 from bridge_diffusion.evaluation.evaluator import LoadedEvaluator
 from bridge_diffusion.evaluation.kept import part_key, read_kept, write_kept, write_strip
@@ -36,13 +41,14 @@ from bridge_diffusion.evaluation.plan import (
 )
 from bridge_diffusion.evaluation.retrieval import border_colour
 from bridge_diffusion.evaluation.world import Outcome, judge
+from bridge_diffusion.prompting import prompt_together
 from bridge_diffusion.worlds.emoji.captions import (
     background_phrase,
     caption,
     default_colours,
     half_caption,
 )
-from bridge_diffusion.worlds.emoji.concepts import Concept
+from bridge_diffusion.worlds.emoji.concepts import LANGUAGES, Concept
 from bridge_diffusion.worlds.emoji.scenes import Scene
 
 KINDS = ("background", "place", "second")
@@ -51,6 +57,8 @@ KINDS = ("background", "place", "second")
 NATIVE_ALONE, ENGLISH_ALONE = "native alone", "English alone"
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5)
 """Of the branch, at which both are drawn."""
+SCALES_OF_TWO = (0.5, 0.75, 1.0)
+"""Of both branches, where two are attached: what they add to the backbone adds up."""
 
 SHOWN = 4
 """Pictures of each kind that are kept to be shown."""
@@ -87,18 +95,25 @@ class PromptPair:
 
 
 def prompt_pairs(
-    concepts: Sequence[Concept], options: WorldOptions, count: int
+    concepts: Sequence[Concept], options: WorldOptions, count: int, second: str = "en"
 ) -> list[PromptPair]:
     """`count` pairs, of each kind as many, of scenes that no training set has.
 
+    `second`: the language that says what English otherwise does (in `Case.english`).
+
     Fewer come where there are fewer scored scenes of a kind: of two hundred concepts about as many.
     """
+    if second not in LANGUAGES or second == options.language:
+        others = ", ".join(tongue for tongue in LANGUAGES if tongue != options.language)
+        raise BridgeError(
+            f"the second language is {second!r}; beside {options.language} it may be {others}"
+        )
     order = drawing_order(concepts, options)
     makers = (_backgrounds, _places, _seconds)
     return [
         pair
         for kind, make in enumerate(makers)
-        for pair in islice(make(order, options), count // 3 + (kind < count % 3))
+        for pair in islice(make(order, options, second), count // 3 + (kind < count % 3))
     ]
 
 
@@ -139,28 +154,30 @@ def _scored(order: Sequence[Concept], kinds: Sequence[str], seed: int) -> Iterat
         yield scenes[int(i)]
 
 
-def _backgrounds(order: Sequence[Concept], options: WorldOptions) -> Iterator[PromptPair]:
+def _backgrounds(
+    order: Sequence[Concept], options: WorldOptions, second: str
+) -> Iterator[PromptPair]:
     for scene in _scored(order, ("single",), options.seed):
         texts = (
             scene.concepts[0].names[options.language],
-            background_phrase("en", scene.colours[0]),
+            background_phrase(second, scene.colours[0]),
         )
         yield _pair("background", scene, options, texts, (Claim(concept=0), Claim(colour=True)))
 
 
-def _places(order: Sequence[Concept], options: WorldOptions) -> Iterator[PromptPair]:
+def _places(order: Sequence[Concept], options: WorldOptions, second: str) -> Iterator[PromptPair]:
     kinds = tuple(f"single_{place}" for place in _PLACES)
     for scene in _scored(order, kinds, options.seed):
         place = scene.kind.removeprefix("single_")
-        # What is left of the English caption without the object, as in training.
-        rest = caption("en", scene.kind, ("",), scene.colours).strip(" ,")
+        # What is left of the caption without the object, as in training.
+        rest = caption(second, scene.kind, ("",), scene.colours).strip(" ,،、，")
         texts = (scene.concepts[0].names[options.language], rest)
         yield _pair(
             "place", scene, options, texts, (Claim(concept=0), Claim(colour=True, place=place))
         )
 
 
-def _seconds(order: Sequence[Concept], options: WorldOptions) -> Iterator[PromptPair]:
+def _seconds(order: Sequence[Concept], options: WorldOptions, second: str) -> Iterator[PromptPair]:
     """The English half names a concept that the English model knows, first or second in turn."""
     shared = [concept for concept in order if not concept.held_out]
     for index in range(1000):
@@ -169,10 +186,12 @@ def _seconds(order: Sequence[Concept], options: WorldOptions) -> Iterator[Prompt
             if scene is None:
                 continue
             english_first = not concept.held_out and (index + position) % 2 == 0
-            spoken = ("en", options.language) if english_first else (options.language, "en")
+            spoken = (second, options.language) if english_first else (options.language, second)
             halves = [
-                half_caption(tongue, scene.kind, each.names[tongue], second, scene.colours[0])
-                for each, second, tongue in zip(scene.concepts, (False, True), spoken, strict=True)
+                half_caption(tongue, scene.kind, each.names[tongue], is_second, scene.colours[0])
+                for each, is_second, tongue in zip(
+                    scene.concepts, (False, True), spoken, strict=True
+                )
             ]
             claims = (Claim(concept=0, colour=True), Claim(concept=1))  # of first and second half
             if english_first:
@@ -225,9 +244,15 @@ class TwoLanguages:
     """Tells what a picture shows."""
     folder: Path
     """`two-languages-LANGUAGE.json`, and the pictures that are shown."""
+    second: str = "en"
+    """Language of the other half; but for English a bridge has to read it."""
 
     def run(
-        self, pipe: Any, bridge: Bridge, progress: Callable[[int, int], None] | None = None
+        self,
+        pipe: Any,
+        bridge: Bridge,
+        progress: Callable[[int, int], None] | None = None,
+        other: Bridge | None = None,
     ) -> dict[str, Any]:
         """Draw the parts that have not been seen; gives the whole document.
 
@@ -236,28 +261,32 @@ class TwoLanguages:
         Args:
             pipe: the English model, a stock pipeline without a bridge on it.
             progress: called with the pictures that are done and their number in all.
+            other: the bridge that reads the second language; None where it is English.
 
         Raises:
             BridgeError: a picture has NaN, or the folder holds a measurement of something else.
         """
+        assert (other is None) == (self.second == "en")
         started = time.monotonic()
         document = self._document()
-        nets = (pipe.unet, pipe.text_encoder, bridge.branch, bridge.text_encoder.model)
+        nets = [pipe.unet, pipe.text_encoder, bridge.branch, bridge.text_encoder.model]
+        nets += [] if other is None else [other.branch, other.text_encoder.model]
         key = part_key(*(module_hash(net) for net in nets))
-        parts = [NATIVE_ALONE, ENGLISH_ALONE, *(scale_name(scale) for scale in self.scales)]
+        alone = alone_name(self.second)
+        parts = [NATIVE_ALONE, alone, *(scale_name(scale) for scale in self.scales)]
         for done, part in enumerate(parts):
             if document["parts"].get(part, {}).get("of") != key:
                 limit = self.options.time_limit
                 if limit is not None and time.monotonic() - started >= limit:
                     break
-                document["parts"][part] = {"of": key, **self._see(part, pipe, bridge)}
+                document["parts"][part] = {"of": key, **self._see(part, pipe, bridge, other)}
                 write_kept(self._path, document)
             if progress is not None:
                 progress((done + 1) * len(self.pairs), len(parts) * len(self.pairs))
         return document
 
     def _document(self) -> dict[str, Any]:
-        free = ("time_limit", "batch_size", "images")
+        free = ("time_limit", "batch_size", "images", "conditions")
         options = {n: getattr(self.options, n) for n in self.options.__slots__ if n not in free}
         described = {
             "options": options,
@@ -265,21 +294,29 @@ class TwoLanguages:
             "groups": [pair.case.group for pair in self.pairs],
             "prompts": [[pair.case.prompt, pair.case.english] for pair in self.pairs],
         }
+        if self.second != "en":
+            described["second"] = self.second
         return {"parts": {}, **read_kept(self._path, described)}
 
     @property
     def _path(self) -> Path:
-        return self.folder / f"two-languages-{self.options.language}.json"
+        return self.folder / f"two-languages-{self._names}.json"
 
-    def _see(self, part: str, pipe: Any, bridge: Bridge) -> dict[str, list[int]]:
+    @property
+    def _names(self) -> str:
+        return names_of(self.options.language, self.second)
+
+    def _see(
+        self, part: str, pipe: Any, bridge: Bridge, other: Bridge | None
+    ) -> dict[str, list[int]]:
         pictures: list[Image.Image] = []
         with prepared(pipe, bridge):
             for first in range(0, len(self.pairs), self.options.batch_size):
                 some = self.pairs[first : first + self.options.batch_size]
-                pictures += self._draw(part, pipe, bridge, [pair.case for pair in some])
+                pictures += self._draw(part, pipe, bridge, other, [pair.case for pair in some])
         outcomes = judge(self.evaluator, [pair.case for pair in self.pairs], pictures)
         write_strip(
-            part_strip(self.folder, self.options.language, part),
+            part_strip(self.folder, self._names, part),
             [pictures[i] for i in shown_positions([pair.kind for pair in self.pairs])],
         )
         seen = list(zip(self.pairs, outcomes, pictures, strict=True))
@@ -289,18 +326,44 @@ class TwoLanguages:
         }
 
     def _draw(
-        self, part: str, pipe: Any, bridge: Bridge, cases: Sequence[Case]
+        self, part: str, pipe: Any, bridge: Bridge, other: Bridge | None, cases: Sequence[Case]
     ) -> list[Image.Image]:
-        if part == ENGLISH_ALONE:
-            return draw(pipe, {"prompt": [case.english for case in cases]}, cases, self.options)
-        english = [case.english for case in cases] if part != NATIVE_ALONE else ""
-        scale = 1.0 if part == NATIVE_ALONE else float(part.removeprefix(_SCALE))
-        bridge.attach(pipe)
-        try:
-            inputs = bridge.prompt([case.prompt for case in cases], english=english, scale=scale)
-            return draw(pipe, inputs, cases, self.options)
-        finally:
+        native, second = [case.prompt for case in cases], [case.english for case in cases]
+        alone = alone_name(self.second)
+        scale = float(part.removeprefix(_SCALE)) if part not in (NATIVE_ALONE, alone) else 1.0
+        if other is None:
+            if part == alone:
+                return draw(pipe, {"prompt": second}, cases, self.options)
+            with _attached(pipe, bridge):
+                english = second if part != NATIVE_ALONE else ""
+                inputs = bridge.prompt(native, english=english, scale=scale)
+                return draw(pipe, inputs, cases, self.options)
+        read = [(bridge, native)] if part != alone else []
+        read += [(other, second)] if part != NATIVE_ALONE else []
+        with _attached(pipe, *(each for each, _ in read)):
+            parts = [each.part(texts, scale=scale) for each, texts in read]
+            return draw(pipe, prompt_together(*parts), cases, self.options)
+
+
+@contextmanager
+def _attached(pipe: Any, *bridges: Bridge) -> Iterator[None]:
+    try:
+        for bridge in bridges:
+            bridge.attach(pipe)
+        yield
+    finally:
+        for bridge in bridges:
             bridge.detach()
+
+
+def alone_name(second: str) -> str:
+    """The part of the second language alone."""
+    return ENGLISH_ALONE if second == "en" else f"{second} alone"
+
+
+def names_of(language: str, second: str) -> str:
+    """Both languages in the names of files: "zh" with English, "zh-ar"."""
+    return language if second == "en" else f"{language}-{second}"
 
 
 _SCALE = "scale "
@@ -316,6 +379,6 @@ def shown_positions(kinds: Sequence[str]) -> list[int]:
     return [i for kind in KINDS for i in [j for j, k in enumerate(kinds) if k == kind][:SHOWN]]
 
 
-def part_strip(folder: Path, language: str, part: str) -> Path:
-    """Where the shown pictures of a part are kept."""
-    return folder / "strips" / f"{language}-two-{part.replace(' ', '-').lower()}.png"
+def part_strip(folder: Path, names: str, part: str) -> Path:
+    """Where the shown pictures of a part are kept; `names` as `names_of` gives them."""
+    return folder / "strips" / f"{names}-two-{part.replace(' ', '-').lower()}.png"

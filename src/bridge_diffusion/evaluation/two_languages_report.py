@@ -19,11 +19,13 @@ from bridge_diffusion.evaluation.page import (
 from bridge_diffusion.evaluation.plan import GROUPS
 from bridge_diffusion.evaluation.retrieval import Rate
 from bridge_diffusion.evaluation.two_languages import (
-    ENGLISH_ALONE,
     KINDS,
     NATIVE_ALONE,
     SCALES,
+    SCALES_OF_TWO,
     SHOWN,
+    alone_name,
+    names_of,
     part_strip,
     scale_name,
 )
@@ -61,7 +63,8 @@ def ratio_of(document: Seen, chosen: Sequence[int]) -> Estimate | None:
 
     Of several kinds together the product is formed kind by kind, and then averaged over the pairs.
     """
-    parts = [document["parts"].get(part) for part in (scale_name(1), NATIVE_ALONE, ENGLISH_ALONE)]
+    alone = alone_name(_second(document))
+    parts = [document["parts"].get(part) for part in (scale_name(1), NATIVE_ALONE, alone)]
     if any(part is None for part in parts):
         return None
     both, native, english = (part for part in parts if part is not None)
@@ -96,7 +99,7 @@ def write_two_languages(
     Raises:
         BridgeError: the folder cannot be written, or the disk is full.
     """
-    language = document["options"]["language"]
+    names = names_of(document["options"]["language"], _second(document))
     sheet = _sheet(document, strips)
     values = {
         "format_version": 1,
@@ -105,15 +108,25 @@ def write_two_languages(
         "pairs": len(document["kinds"]),
         "rows": {name: _row_json(document, chosen) for name, chosen in _rows(document).items()},
     }
-    section = markdown(document, about, sheet_path("two-languages", language) if sheet else None)
-    return write_results(folder, "two-languages", language, values, section, sheet)
+    section = markdown(document, about, sheet_path("two-languages", names) if sheet else None)
+    return write_results(folder, "two-languages", names, values, section, sheet)
+
+
+def _second(document: Seen) -> str:
+    """The language of the half that English says otherwise."""
+    return str(document.get("second", "en"))
 
 
 def markdown(document: Seen, about: Mapping[str, str], picture: str | None) -> str:
     """The section of one language; `picture`: path of the sheet, relative to the page."""
-    options = document["options"]
+    options, tongue = document["options"], _second(document)
+    english = "English" if tongue == "en" else tongue
+    without = (
+        "the English one without it" if tongue == "en" else f"the {tongue} one through its own"
+    )
+    scales, of_branch = _scales(document), "the branch" if tongue == "en" else "both branches"
     lines = [
-        f"## Two languages in one image: {options['language']} and English",
+        f"## Two languages in one image: {options['language']} and {english}",
         "",
         *(f"- {name}: {value}" for name, value in about.items()),
         f"- drawn: {len(document['kinds']):,} prompt pairs of scored scenes, which no training set "
@@ -121,20 +134,20 @@ def markdown(document: Seen, about: Mapping[str, str], picture: str | None) -> s
         "- a half is right if all that it says is in the picture: objects first among all concepts "
         "(in their halves, where there are two), backgrounds by the border, places by where the "
         "middle of the object lies",
-        "- alone: the native half through the bridge, the English one without it; joint: both in "
-        "one image, both right",
+        f"- alone: the native half through the bridge, {without}; joint: both in one image, both "
+        "right",
         "- ratio: joint by the product of the two alone, 1 if they do not disturb each other. In "
         "brackets 95 % intervals: Wilson's, of ratios a bootstrap over pairs",
         "",
-        "| native; English | pairs | native alone | English alone | joint | native half of joint "
-        "| English half of joint | ratio |",
+        f"| native; {english} | pairs | native alone | {english} alone | joint | native half of "
+        f"joint | {english} half of joint | ratio |",
         "| --- |" + " ---: |" * 7,
         *(_row(document, name, chosen) for name, chosen in _rows(document).items()),
         "",
-        "Joint accuracy by the scale of the branch:",
+        f"Joint accuracy by the scale of {of_branch}:",
         "",
-        "| native; English | " + " | ".join(f"{scale:g}" for scale in SCALES) + " |",
-        "| --- |" + " ---: |" * len(SCALES),
+        f"| native; {english} | " + " | ".join(f"{scale:g}" for scale in scales) + " |",
+        "| --- |" + " ---: |" * len(scales),
         *(_scale_row(document, name, chosen) for name, chosen in _rows(document).items()),
         "",
     ]
@@ -156,11 +169,16 @@ def _rows(document: Seen) -> dict[str, list[int]]:
     return {**rows, ALL: list(range(len(groups)))}
 
 
+def _scales(document: Seen) -> tuple[float, ...]:
+    """The branch's scales, as columns."""
+    return SCALES if _second(document) == "en" else SCALES_OF_TWO
+
+
 def _row(document: Seen, name: str, chosen: Sequence[int]) -> str:
     both = scale_name(1)
     rates = (
         rate_of(document, NATIVE_ALONE, "native", chosen),
-        rate_of(document, ENGLISH_ALONE, "english", chosen),
+        rate_of(document, alone_name(_second(document)), "english", chosen),
         rate_of(document, both, "joint", chosen),
         rate_of(document, both, "native", chosen),
         rate_of(document, both, "english", chosen),
@@ -176,7 +194,8 @@ def _row(document: Seen, name: str, chosen: Sequence[int]) -> str:
 
 
 def _scale_row(document: Seen, name: str, chosen: Sequence[int]) -> str:
-    rates = [rate_of(document, scale_name(scale), "joint", chosen) for scale in SCALES]
+    scales = _scales(document)
+    rates = [rate_of(document, scale_name(scale), "joint", chosen) for scale in scales]
     cells = ("" if rate is None else percent(rate) for rate in rates)
     return f"| {_SAYS.get(name, name)} | " + " | ".join(cells) + " |"
 
@@ -196,6 +215,6 @@ def _row_json(document: Seen, chosen: Sequence[int]) -> dict[str, Any]:
 
 def _sheet(document: Seen, strips: Path) -> Image.Image | None:
     """The kept pictures, part by part."""
-    language = document["options"]["language"]
-    rows = {part: read_strip(part_strip(strips, language, part)) for part in document["parts"]}
+    names = names_of(document["options"]["language"], _second(document))
+    rows = {part: read_strip(part_strip(strips, names, part)) for part in document["parts"]}
     return labelled_rows(rows, _SIDE) if rows else None

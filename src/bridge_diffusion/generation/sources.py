@@ -68,14 +68,17 @@ def locate_bridge(name: str | None) -> Identity | str | None:
 
 
 def locate_text_encoder(name: str) -> str:
-    """A text encoder's folder or hub name; `emoji:LANGUAGE` names those that are shipped.
+    """A text encoder's folder or hub name; that of a bridge's folder is in the bridge.
+
+    `emoji:LANGUAGE` names those that are shipped.
 
     Raises:
         BridgeError: The emoji world ships none for the language.
     """
     world, _, language = name.partition(":")
     if world != "emoji":
-        return name
+        folder = Path(name).expanduser()
+        return str(folder / "text_encoder") if (folder / "bridge.json").is_file() else name
     if language == "en":
         return str(backbone_folder() / "text_encoder")
     if language not in shipped_languages():
@@ -119,6 +122,9 @@ def display_name(source: Identity | str | None, given: str | None) -> str:
 def weights_hash(source: Identity | str | None, parts: tuple[str, ...]) -> str:
     """First 10 digits of the SHA-256 of the weights, as AUTOMATIC1111 shows it.
 
+    Of a bridge that has another's branch: of the reference, what changes the branch, and its own
+    text encoder, since these tell it from the other.
+
     Args:
         parts: Folders that may hold them, the first that does counts; else they lie at the root.
     """
@@ -135,6 +141,10 @@ def weights_hash(source: Identity | str | None, parts: tuple[str, ...]) -> str:
 def _weight_files(path: Path, parts: tuple[str, ...]) -> list[Path]:
     if path.is_file():
         return [path]
+    for part in parts:
+        if (shared := path / part / "shared.json").is_file():
+            own = [*(path / part).glob("*.safetensors"), *path.glob("text_encoder/*.safetensors")]
+            return [shared, *sorted(own)]
     for part in (*parts, "."):
         for pattern in ("*.safetensors", "*.bin"):
             if files := sorted((path / part).glob(pattern)):

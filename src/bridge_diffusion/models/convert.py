@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.models.branch import BridgeBranch
+from bridge_diffusion.models.shared_branch import changed, check_shared, shared_folder
 from bridge_diffusion.reading import read_json, read_weights
 
 PUBLISHED_CLASS = "ControlNetModelBDM"
@@ -43,11 +44,16 @@ _PUBLISHED_FIXED = {
 def read_branch(folder: Path, dtype: torch.dtype | None = None) -> BridgeBranch:
     """Read a branch from a folder of ours or of the published layout.
 
-    `dtype` None keeps the type of the file. Raises `BridgeError` for a folder without a branch,
-    a file that is cut or holds code, and for keys or shapes that do not match one to one.
+    A folder of ours may refer to another bridge's branch (`shared_branch`). `dtype` None keeps the
+    type of the file. Raises `BridgeError` for a folder without a branch, a file that is cut or
+    holds code, for keys or shapes that do not match one to one, and for a shared branch that is not
+    the one that was meant.
     """
+    own, folder = folder, shared_folder(folder)
     config = read_json(folder / CONFIG_FILE)
-    state = _read_weights(folder)
+    if own != folder:
+        check_shared(own, _weights_file(folder))
+    state = changed(own, _read_weights(folder))
     if config.get("_class_name") == PUBLISHED_CLASS:
         config = _from_published_config(config, state)
     elif config.get("_class_name") != BridgeBranch.__name__:
@@ -101,10 +107,14 @@ def _from_published_config(config: dict[str, Any], state: dict[str, Tensor]) -> 
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
+    return read_weights(_weights_file(folder))
+
+
+def _weights_file(folder: Path) -> Path:
     path = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise BridgeError(f"{folder} holds no branch weights: {WEIGHT_FILES[0]} is missing")
-    return read_weights(path)
+    return path
 
 
 def _check_keys(folder: Path, needed: dict[str, torch.Size], state: dict[str, Tensor]) -> None:

@@ -26,7 +26,7 @@ from bridge_diffusion.training.prepared_folder import is_prepared
 
 _log = logging.getLogger(__name__)
 
-_WORLD_WORDS = ("all", "english", "shuffled")
+_WORLD_WORDS = ("all", "native", "english", "shuffled")
 _SCENES = 50_000  # of the emoji world, where no limit is given
 _SCENES_IN_FINGERPRINT = 64
 
@@ -56,7 +56,8 @@ def open_dataset(text: str, size: int, seed: int, limit: int | None = None) -> P
 
     text: a `DataSpec`: a folder, tars, a Hugging Face dataset, or "emoji:LANGUAGE" for scenes of
     the emoji world ("emoji:zh": the concepts that train on two cores), with words after it that
-    change them: "all" (all concepts, drawn with the extra `world`), and two controls, "english"
+    change them: "all" (all concepts, drawn with the extra `world`), "native" (those alone that are
+    held out as native to the language), and two controls, "english"
     (the same scenes with English captions) and "shuffled" (each with the caption of another
     scene), as in "emoji:zh:all:english".
     size: side in pixels of scenes that are drawn to order; seed: which scenes; limit: the first
@@ -136,6 +137,7 @@ def _tell_left_out(place: str, pairs: PairDataset) -> None:
 
 
 def _emoji_scenes(language: str, size: int, seed: int, count: int) -> PairDataset:
+    from bridge_diffusion.worlds.emoji.concepts import native_concepts
     from bridge_diffusion.worlds.emoji.scenes import EmojiScenes, ShuffledCaptions
 
     language, *words = language.split(":")
@@ -146,6 +148,12 @@ def _emoji_scenes(language: str, size: int, seed: int, count: int) -> PairDatase
         )
     make = EmojiScenes.whole if "all" in words else EmojiScenes.shipped
     scenes = make(language=language, size=size, seed=seed, count=count)
+    if "native" in words:
+        if not (native := native_concepts(language)):
+            raise BridgeError(
+                f"nothing in the emoji world is native to {language!r}: leave out :native"
+            )
+        scenes = replace(scenes, concepts=native)
     if "english" in words:
         scenes = replace(scenes, language="en")
     pairs = ShuffledCaptions(scenes) if "shuffled" in words else scenes

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import load_bridge, load_pipeline
 from bridge_diffusion.generation.sources import locate_bridge, locate_model, locate_text_encoder
@@ -44,12 +45,12 @@ def load_text_encoder(names: str | Sequence[str], pipe: Pipeline) -> NativeTextE
     return NativeTextEncoder(text.model, text.tokenizer, replace(text.encoding, pooled=pooled))
 
 
-def text_encoder_of(bridge: str) -> NativeTextEncoder:
-    """The native text encoder of a bridge, in float32."""
-    source = locate_bridge(bridge)
+def load_named_bridge(name: str) -> Bridge:
+    """A bridge by its folder, hub name or language of the emoji world, in float32."""
+    source = locate_bridge(name)
     if source is None:
-        raise BridgeError(f"--bridge {bridge} is no bridge to take a text encoder of; give one")
-    return load_bridge(source, None, torch.float32).text_encoder
+        raise BridgeError(f"--bridge {name} is no bridge to start from; give one")
+    return load_bridge(source, None, torch.float32)
 
 
 def picture_size(size: int | None, pipe: Pipeline) -> int:

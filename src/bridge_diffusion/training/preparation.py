@@ -35,7 +35,7 @@ from bridge_diffusion.training.examples import (
     encode_pixels,
 )
 from bridge_diffusion.training.opening import open_data
-from bridge_diffusion.training.parts import load_backbone, load_text_encoder, text_encoder_of
+from bridge_diffusion.training.parts import load_backbone, load_named_bridge, load_text_encoder
 from bridge_diffusion.training.shaped_pictures import (
     Shaped,
     encode_pictures_of_shapes,
@@ -148,7 +148,7 @@ class Encoder:
         if request.text_encoder:
             text = load_text_encoder(request.text_encoder, self.pipe)
         else:
-            text = text_encoder_of(str(request.bridge))
+            text = load_named_bridge(str(request.bridge)).text_encoder
         return text.to(self._device)
 
     def latents(

@@ -1,6 +1,7 @@
 """Random streams that depend on a seed and a position alone, so that a run can be continued."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,3 +33,11 @@ def draw_each(
 ) -> Tensor:
     """What `draw` gives for each sample's generator, stacked to a batch."""
     return torch.stack([draw(generator) for generator in generators])
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global CPU generator, which fresh weights come from, seeded for a while."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

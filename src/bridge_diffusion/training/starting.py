@@ -8,15 +8,12 @@ import torch
 
 from bridge_diffusion.bridge import Bridge, BridgeConfig
 from bridge_diffusion.data.spec import DataSpec
-from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.generation.loading import load_bridge
-from bridge_diffusion.generation.sources import locate_bridge
 from bridge_diffusion.models.branch import BridgeBranch
 from bridge_diffusion.models.config import family_of
 from bridge_diffusion.text import NativeTextEncoder
 from bridge_diffusion.training.backbone import Pipeline
 from bridge_diffusion.training.branch import ends_in_pure_noise
-from bridge_diffusion.training.parts import load_text_encoder
+from bridge_diffusion.training.parts import load_named_bridge, load_text_encoder
 from bridge_diffusion.training.request import TrainRequest
 
 # What starts fresh for text of another width: keys and values, or SDXL's projections.
@@ -49,10 +46,7 @@ def starting_bridge(request: TrainRequest, pipe: Pipeline, pairs: int) -> Bridge
         assert text is not None
         branch = BridgeBranch.from_backbone(pipe.unet, text.width, text.pooled_width, generator)
         return Bridge(branch, text, _new_config(pipe, text, {"training_data": seen} | card))
-    source = locate_bridge(request.bridge)
-    if source is None:
-        raise BridgeError(f"--bridge {request.bridge} is no bridge to start from; give one")
-    old = load_bridge(source, None, torch.float32)
+    old = load_named_bridge(request.bridge)
     old.attach(pipe).detach()  # says what does not fit before anything is encoded
     card.setdefault("training_data", f"{old.config.training_data}; then {seen}")
     if text is None:

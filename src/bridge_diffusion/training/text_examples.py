@@ -43,8 +43,8 @@ class CachedTargets:
         self._store = store
         self.skipped = unreadable(store)
         """Unreadable pictures: why, by name."""
-        self._training, held_out = _split(readable(store), hold_out)
-        self._order = _order(self._training, batch_size, seed)
+        self._training, held_out = split_pairs(readable(store), hold_out)
+        self._order = shuffled_order(self._training, batch_size, seed)
         self.held_out = _held_out(
             [store[i][0].float() for i in held_out],
             [store.notes[i]["captions"] for i in held_out],
@@ -77,8 +77,8 @@ class LivePictures:
     ) -> None:
         """Unreadable pictures are skipped and noted in `skipped`; the next one stands in."""
         self._pairs, self._size = ReadablePairs(dataset), size
-        self._training, held_out = _split(list(range(len(dataset))), hold_out)
-        self._order = _order(self._training, batch_size, seed)
+        self._training, held_out = split_pairs(list(range(len(dataset))), hold_out)
+        self._order = shuffled_order(self._training, batch_size, seed)
         pairs = [pair for i in held_out if (pair := self._pairs.pair(i)) is not None]
         self.held_out = _held_out(
             [self._pixels(pair) for pair in pairs], [pair.captions for pair in pairs]
@@ -187,16 +187,21 @@ def _finite(features: Tensor, what: str) -> Float[Tensor, "batch features"]:
     return features.float().cpu()
 
 
-def _order(training: Sequence[int], batch_size: int, seed: int) -> ShuffledOrder:
+def shuffled_order(
+    training: Sequence[int], batch_size: int, seed: int, caption_dropout: float = 0.0
+) -> ShuffledOrder:
+    """Every pair once an epoch. BridgeError where a batch is more than the pairs."""
     if batch_size > len(training):
         raise BridgeError(
             f"a batch of {batch_size} is more than the {len(training)} pairs to train on; "
             "choose a smaller batch"
         )
-    return ShuffledOrder(len(training), batch_size=batch_size, caption_dropout=0.0, seed=seed)
+    return ShuffledOrder(
+        len(training), batch_size=batch_size, caption_dropout=caption_dropout, seed=seed
+    )
 
 
-def _split(indices: list[int], hold_out: float) -> tuple[list[int], list[int]]:
+def split_pairs(indices: list[int], hold_out: float) -> tuple[list[int], list[int]]:
     """Training and held-out indices; the same for every seed, so that runs compare."""
     count = min(_MOST_HELD_OUT, int(len(indices) * hold_out))
     chosen = set(np.random.default_rng(0).permutation(len(indices))[:count].tolist())

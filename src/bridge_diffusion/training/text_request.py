@@ -26,15 +26,26 @@ class TextTrainRequest:
     train_image_tower: bool = False
     """Train the image tower too, instead of leaving it as it is; a new one always is."""
     parallel: Path | None = None
-    """Learn from translations: a text file, each line English, a tab, and the native text."""
+    """Learn from translations: a text file, each line English (or with --bridge the bridge's own
+    language), a tab, and the native text."""
     teacher: str | None = None
     """The text encoder that reads the English of --parallel, a folder or hub name: CLIP, Stable
     Diffusion's, or a BERT-like one; emoji:en and emoji:zh are the embedded world's own."""
+    bridge: str | None = None
+    """Speak to the branch of this bridge, which stays as it is: it shall read the native text of
+    --parallel as it reads what precedes the tab. A folder, a hub name, or zh for the embedded
+    world's; the result is a bridge."""
+    model: str | None = None
+    """Backbone that the branch of --bridge draws beside: a Stable Diffusion 1.5 folder, single file
+    or hub name; the embedded world's if none is given."""
+    language: str = ""
+    """Language of the native text for the new bridge's model card, BCP 47; with --bridge."""
     start: str | None = None
     """Text encoder to start from: a Hugging Face folder or hub name, or an earlier export; a new
     one with its own tokenizer if none is given."""
-    width: int = 256
-    """Width of a new text encoder, a multiple of 16."""
+    width: int | None = None
+    """Width of a new text encoder, a multiple of 16; 256 if none is given, and with --bridge what
+    its branch reads."""
     layers: int = 4
     """Layers of a new text encoder."""
     vocabulary: int = 8000
@@ -78,12 +89,19 @@ class TextTrainRequest:
 
     def __post_init__(self) -> None:
         pictures = (self.data is not None, self.image_tower is not None)
-        texts = (self.parallel is not None, self.teacher is not None)
-        if any(pictures) == any(texts) or not (all(pictures) or all(texts)):
+        teachers = (self.teacher is not None, self.bridge is not None)
+        texts = (self.parallel is not None, any(teachers))
+        if any(pictures) == any(texts) or not (all(pictures) or all(texts)) or all(teachers):
             raise BridgeError(
                 "give either --data and --image-tower, to learn from pictures, or --parallel and "
-                "--teacher, to learn from translations"
+                "--teacher, to learn from translations, or --parallel and --bridge, to speak to a "
+                "bridge's branch"
             )
+        if self.bridge is None and (self.model is not None or self.language):
+            option = "--language" if self.model is None else "--model"
+            raise BridgeError(f"{option} is for --bridge, which is missing; give both or neither")
+        if self.bridge is not None and self.width is not None:
+            raise BridgeError("--bridge says how wide the text encoder is: leave out --width")
         if self.image_tower == NEW_TOWER:
             object.__setattr__(self, "train_image_tower", True)
         if self.train_image_tower and not all(pictures):
@@ -110,6 +128,11 @@ class TextTrainRequest:
         if self.lr is not None:
             return self.lr
         return 5e-4 if self.start is None else 5e-5
+
+    @property
+    def new_width(self) -> int:
+        """Width of a new text encoder that no branch has to read."""
+        return 256 if self.width is None else self.width
 
     @property
     def cache_folder(self) -> Path:

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,12 +14,15 @@ from bridge_diffusion.generation.sources import locate_text_encoder
 from bridge_diffusion.text import TextEncoding, families
 from bridge_diffusion.text.from_scratch import new_bert, train_tokenizer
 from bridge_diffusion.text.native import stored_encoding
+from bridge_diffusion.training.branch_text import BranchTextTask
+from bridge_diffusion.training.branch_text_run import branch_text_task
 from bridge_diffusion.training.config import LoopConfig, seconds_in
 from bridge_diffusion.training.counting import counting
 from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.opening import open_dataset
 from bridge_diffusion.training.processes import Processes, joined, own_device
 from bridge_diffusion.training.report import finish_run
+from bridge_diffusion.training.seeds import seeded
 from bridge_diffusion.training.text_encoder import (
     ContrastiveObjective,
     DistillationObjective,
@@ -76,8 +77,34 @@ def train_text_encoder(request: TextTrainRequest) -> TextRun:
 def _train_together(request: TextTrainRequest, device: str, processes: Processes) -> TextRun:
     config = _loop_config(request, device, processes.count)
     with processes.first_alone():
-        find = _from_pictures if request.data else _from_translations
-        lesson = find(request, device, processes)
+        if request.bridge is not None:
+            task, details = branch_text_task(request, device, show=processes.is_first)
+        else:
+            task, details = _text_encoder_task(request, device, processes)
+    try:
+        result = train(task, config, details, processes)
+    except torch.OutOfMemoryError as error:
+        raise BridgeError(
+            f"a batch of {request.batch_size} pairs does not fit in the memory of {device}: give a "
+            "smaller --batch-size"
+        ) from error
+    skipped = processes.merged({} if isinstance(task, BranchTextTask) else task.examples.skipped)
+    if processes.is_first:
+        finish_run(request.out, skipped)
+    report = result.export / "retrieval.json"
+    return TextRun(
+        result=result,
+        retrieval=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None,
+        skipped=skipped,
+    )
+
+
+def _text_encoder_task(
+    request: TextTrainRequest, device: str, processes: Processes
+) -> tuple[TextEncoderTask, dict[str, Any]]:
+    """What to train, and what must be the same when the run is continued."""
+    find = _from_pictures if request.data else _from_translations
+    lesson = find(request, device, processes)
     tower, tokenizer, encoding = _starting_encoder(request, lesson)
     task = TextEncoderTask(
         tower,
@@ -88,23 +115,7 @@ def _train_together(request: TextTrainRequest, device: str, processes: Processes
         held_out=lesson.examples.held_out,
         export_dtype=torch.float16 if request.export_precision == "fp16" else torch.float32,
     )
-    details = _details(request, lesson, tower, encoding)
-    try:
-        result = train(task, config, details, processes)
-    except torch.OutOfMemoryError as error:
-        raise BridgeError(
-            f"a batch of {request.batch_size} pairs does not fit in the memory of {device}: give a "
-            "smaller --batch-size"
-        ) from error
-    skipped = processes.merged(lesson.examples.skipped)
-    if processes.is_first:
-        finish_run(request.out, skipped)
-    report = result.export / "retrieval.json"
-    return TextRun(
-        result=result,
-        retrieval=json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None,
-        skipped=skipped,
-    )
+    return task, _details(request, lesson, tower, encoding)
 
 
 def _loop_config(request: TextTrainRequest, device: str, processes: int) -> LoopConfig:
@@ -134,7 +145,7 @@ def _from_pictures(request: TextTrainRequest, device: str, processes: Processes)
     assert request.data is not None
     assert request.image_tower is not None
     if request.image_tower == NEW_TOWER:
-        with _seeded(request.seed):
+        with seeded(request.seed):
             tower = ImageTower.new()
     else:
         tower = ImageTower.from_folder(families.model_folder(request.image_tower))
@@ -185,14 +196,14 @@ def _starting_encoder(
         folder = families.model_folder(locate_text_encoder(request.start))
         encoding = stored_encoding(folder) or TextEncoding(family=families.family_of(folder))
         encoding = _with_window(encoding, request.window)
-        with _seeded(request.seed):
+        with seeded(request.seed):
             tower = TextTower.from_folder(folder, lesson.features)
         return tower, families.load_tokenizer(folder, encoding.family), encoding
     encoding = _with_window(TextEncoding(family="bert"), request.window)
     tokenizer = train_tokenizer(lesson.examples.captions(), vocabulary=request.vocabulary)
-    with _seeded(request.seed):
+    with seeded(request.seed):
         encoder = new_bert(
-            tokenizer, width=request.width, layers=request.layers, positions=encoding.window
+            tokenizer, width=request.new_width, layers=request.layers, positions=encoding.window
         )
         tower = TextTower(encoder, lesson.features)
     return tower, tokenizer, encoding
@@ -215,11 +226,3 @@ def _details(
         "starting_encoder": module_hash(tower),
         "text_encoding": encoding.to_json(),
     }
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """The global CPU generator, which fresh weights come from, seeded for a while."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
