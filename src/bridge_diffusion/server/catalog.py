@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.request import NO_BRIDGE
-from bridge_diffusion.generation.sources import locate_bridge, locate_model
+from bridge_diffusion.generation.sources import locate_bridge, locate_model, native_size
 from bridge_diffusion.identify import Identity, identify
 from bridge_diffusion.plugins.naming import parse_lora, plugin_name, plugins_in, take_tags
 from bridge_diffusion.server.settings import ServerSettings
@@ -35,6 +35,8 @@ class Model:
     """What `GenerationRequest.model` is given; None for the emoji world."""
     family: str | None
     """"sd15" or "sdxl"; None for a hub name, which is not looked up."""
+    size: tuple[int, int] | None
+    """Width and height in pixels of its pictures where an order gives none; None for a hub name."""
     bridges: tuple[str, ...]
     """Names of the bridges of its family, the default one first, and "none" last."""
 
@@ -85,7 +87,15 @@ class Catalog:
             bridges.append(BridgeEntry(name=_short(source), source=source, family=family))
         self.bridges = _by_name(bridges, "--bridge")
         shipped = sorted(shipped_languages(), key=lambda name: (name != _WORLD_BRIDGE, name))
-        models = [Model(name=WORLD, source=None, family="sd15", bridges=(*shipped, NO_BRIDGE))]
+        models = [
+            Model(
+                name=WORLD,
+                source=None,
+                family="sd15",
+                size=_size(locate_model(None)),
+                bridges=(*shipped, NO_BRIDGE),
+            )
+        ]
         for source in settings.models:
             identity = locate_model(source)
             family = identity.family if identity is not None else None
@@ -100,6 +110,7 @@ class Catalog:
                     name=_short(source),
                     source=source,
                     family=family,
+                    size=_size(identity),
                     bridges=(*fitting, NO_BRIDGE),
                 )
             )
@@ -174,6 +185,10 @@ class Catalog:
                     ),
                     path,
                 )
+
+
+def _size(identity: Identity | None) -> tuple[int, int] | None:
+    return None if identity is None else native_size(identity)
 
 
 def _short(source: str) -> str:

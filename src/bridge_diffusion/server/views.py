@@ -56,6 +56,10 @@ class ModelView(BaseModel):
 
     name: str
     family: str | None
+    size: tuple[int, int] | None = Field(
+        description="Width and height of its pictures in pixels where an order gives no size; null "
+        "for a hub name, whose files are not here."
+    )
     bridges: list[str] = Field(description='Names of its bridges, the default first, "none" last.')
     default: bool
 

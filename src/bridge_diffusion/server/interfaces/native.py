@@ -101,6 +101,7 @@ def _add_lists(router: APIRouter, service: Service) -> None:
             ModelView(
                 name=model.name,
                 family=model.family,
+                size=model.size,
                 bridges=list(model.bridges),
                 default=model is default,
             )
