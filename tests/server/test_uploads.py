@@ -132,10 +132,8 @@ def test_a_server_prunes_when_it_starts(
     pass_days(local, 8)
     path = folder_of(local) / f"{upload['id']}.png"
     with local.client:  # the application's lifespan
-        until = time.monotonic() + 60
-        while path.exists() and time.monotonic() < until:
+        while path.exists():
             time.sleep(0.02)
-    assert not path.exists()
 
 
 @pytest.mark.parametrize("days", [0, -1, float("nan"), 1e9])

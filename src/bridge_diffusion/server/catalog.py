@@ -119,7 +119,12 @@ class Catalog:
     def model(self, name: str | None) -> Model:
         """The model of that name, or the emoji world. Raises `BridgeError` for an unknown one."""
         if (name or WORLD) not in self.models:
-            raise BridgeError(f"no model {name!r} here; there are: {', '.join(self.models)}")
+            raise BridgeError(
+                f"no model {name!r} here; there are: {', '.join(self.models)}",
+                "no_model",
+                field="model",
+                name=name,
+            )
         return self.models[name or WORLD]
 
     def bridge(self, name: str | None, model: Model) -> str:
@@ -129,7 +134,11 @@ class Catalog:
         if name not in model.bridges:
             raise BridgeError(
                 f"no bridge {name!r} for the model {model.name}; there are: "
-                f"{', '.join(model.bridges)}"
+                f"{', '.join(model.bridges)}",
+                "no_bridge",
+                field="bridge",
+                name=name,
+                model=model.name,
             )
         return name
 
@@ -145,7 +154,10 @@ class Catalog:
             known = sorted({plugin.name for plugin, _ in listed if plugin.field == field})
             raise BridgeError(
                 f"{'several plug-ins' if found else 'no plug-in'} {name!r} for {field}; there are: "
-                f"{', '.join(known) or 'none'}"
+                f"{', '.join(known) or 'none'}",
+                "several_plugins" if found else "no_plugin",
+                field=field,
+                name=name,
             )
         return found[0]
 

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.server.gallery import Gallery
 from bridge_diffusion.server.queue import JobQueue, Unit
 
@@ -113,7 +114,8 @@ class Device:
             self._queue.note(unit, said["text"])
         elif "failed" in said:
             del remaining[id]
-            self._queue.fail(unit, said["error"])
+            error = BridgeError(said["error"], said["code"], **said["values"])
+            self._queue.fail(unit, error)
         else:
             self._queue.finish(
                 unit,

@@ -69,7 +69,7 @@ class Service:
         accepted = await run_in_threadpool(self.submit, request, order, interface)
         job = await self.wait(accepted.id, request)
         if job.state == "failed":
-            raise BridgeError(str(job.error))
+            raise BridgeError(str(job.error), job.error_code, **job.error_values)
         pictures = await run_in_threadpool(self.gallery.of_job, job.id)
         if not pictures:
             raise BridgeError("the job was cancelled before a picture was finished")

@@ -12,7 +12,12 @@ from PIL import Image, ImageOps
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.images.metadata import FORMATS
-from bridge_diffusion.images.reading import UndecodablePicture, decode_opacity, decode_rgb
+from bridge_diffusion.images.reading import (
+    TooManyPixels,
+    UndecodablePicture,
+    decode_opacity,
+    decode_rgb,
+)
 from bridge_diffusion.images.writing import write_file
 from bridge_diffusion.server.database import Database
 
@@ -97,8 +102,11 @@ class UploadStore:
             )
         return name
 
-    def path(self, name: str) -> Path:
+    def path(self, name: str, *, field: str = "") -> Path:
         """The file of an upload, which stays for a while from now on.
+
+        Args:
+            field: The field of an order that names it.
 
         Raises:
             BridgeError: There is none of that name.
@@ -108,14 +116,18 @@ class UploadStore:
             "UPDATE uploads SET created = ? WHERE id = ? AND created < ?",
             (now, name, now - self._keep / 2),
         )
-        self.size(name)
+        self.size(name, field=field)
         return self._folder / f"{name}.png"
 
-    def size(self, name: str) -> tuple[int, int]:
+    def size(self, name: str, *, field: str = "") -> tuple[int, int]:
         """Width and height in pixels. Raises `BridgeError` as `path`."""
         row = self._database.row("SELECT width, height FROM uploads WHERE id = ?", (name,))
         if row is None:
-            raise BridgeError(f"no upload {name}; send the picture to /api/uploads first")
+            raise BridgeError(
+                f"no upload {name}; send the picture to /api/uploads first",
+                "no_upload",
+                field=field,
+            )
         return row["width"], row["height"]
 
     def prune(self) -> int:
@@ -168,4 +180,7 @@ class UploadStore:
 
 
 def _unreadable(error: UndecodablePicture) -> BridgeError:
-    return BridgeError(f"the picture cannot be read ({error}); give a whole PNG, JPEG or WebP")
+    line = f"the picture cannot be read ({error}); give a whole PNG, JPEG or WebP"
+    if isinstance(error, TooManyPixels):
+        return BridgeError(line, "too_many_pixels", most=error.most)
+    return BridgeError(line, "unreadable_picture")

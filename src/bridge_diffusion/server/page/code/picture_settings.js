@@ -4,6 +4,7 @@ import { makeEdges, uploadUrl } from "./api.js";
 import { choices, pluginsFor } from "./choices.js";
 import { Problem, Section, Select, Slider, Toggle } from "./controls.js";
 import { MaskEditor } from "./mask_editor.js";
+import { errorText } from "./refusals.js";
 import { problem, setForm } from "./settings.js";
 import { t } from "./strings.js";
 import { PictureInput } from "./uploads.js";
@@ -66,7 +67,7 @@ async function follow(id, withEdges) {
     const control = withEdges ? (await makeEdges(id)).id : id;
     setForm({ control, control_source: id });
   } catch (error) {
-    problem.value = { field: "control", text: error.message || t("error.unreachable") };
+    problem.value = { field: "control", text: errorText(error) };
   }
 }
 

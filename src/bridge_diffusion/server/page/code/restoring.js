@@ -4,6 +4,7 @@ import { readInfo } from "./api.js";
 import { openSection } from "./controls.js";
 import { tell } from "./notices.js";
 import { goTo } from "./places.js";
+import { errorText } from "./refusals.js";
 import { recall, recallInfotext, setForm } from "./settings.js";
 import { mode } from "./sheets.js";
 import { t } from "./strings.js";
@@ -41,7 +42,7 @@ export async function restoreFile(file) {
   try {
     info = await readInfo(file);
   } catch (error) {
-    tell(error.message || t("error.unreachable"));
+    tell(errorText(error));
     return;
   }
   goTo("draw");

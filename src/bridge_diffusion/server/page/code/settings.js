@@ -1,6 +1,7 @@
 // The form: what the user has set, and how orders are made of it and it of orders.
 
 import { bridgeOf, choices } from "./choices.js";
+import { errorText } from "./refusals.js";
 import { remembered, signal } from "./view.js";
 
 export const NO_BRIDGE = "none";
@@ -164,9 +165,7 @@ function pick(values, names) {
 
 const FIELD_NAMES = Object.keys(DEFAULTS);
 
-/** Tell an error beside the field that the server's line names first, or beside the button. */
-export function tellProblem(text) {
-  const words = text.split(/[^A-Za-z_-]+/).map((word) => word.replace(/^--/, "").replace(/-/g, "_"));
-  const field = words.find((word) => FIELD_NAMES.includes(word)) ?? "";
-  problem.value = { field, text };
+/** Tell an error of a request beside the field that is to blame, or beside the button. */
+export function tellProblem(error, field = error.refusal?.values.field) {
+  problem.value = { field: FIELD_NAMES.includes(field) ? field : "", text: errorText(error) };
 }

@@ -14,8 +14,7 @@ export async function send(file, field) {
     if (problem.value?.field === field) problem.value = null;
     return upload;
   } catch (error) {
-    tellProblem(error.message || t("error.unreachable"));
-    problem.value = { ...problem.value, field };
+    tellProblem(error, field);
     return null;
   }
 }
