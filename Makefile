@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test test-full test-lowest check format results plugin-results wheel clean
+.PHONY: demo test test-full test-lowest browser check format results plugin-results wheel clean
 
 demo: $(INSTALLED)
 	$(BIN)/bdm world demo --out demo
@@ -14,6 +14,10 @@ test: $(INSTALLED)
 
 test-full: $(INSTALLED)
 	$(BIN)/python -m pytest -q
+
+# A headless Chromium, for the tests of the page; without one they are skipped.
+browser: $(INSTALLED)
+	PYTHON=$(BIN)/python tools/install_browser.sh
 
 test-lowest:
 	$(PYTHON) -m venv .venv-lowest

@@ -7,7 +7,6 @@ emoji world, first seeds, nothing chosen.
 """
 
 import argparse
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,9 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests/shared"))
+from chromium import NoBrowser, launch
+
 PATIENCE = 600_000  # milliseconds
 DESK = {"width": 1180, "height": 760}
 PHONE = {"width": 390, "height": 780}
@@ -148,17 +149,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     parser.add_argument("--steps", type=int, default=30)
     options = parser.parse_args()
-    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if executable is None:
-        sys.exit(f"no Chromium found; looked for {', '.join(BROWSERS)}")
     with (
         tempfile.TemporaryDirectory() as folder,
         serving(Path(folder)) as address,
         sync_playwright() as playwright,
     ):
-        browser = playwright.chromium.launch(
-            executable_path=executable, args=["--no-sandbox", "--disable-gpu", "--disable-quic"]
-        )
+        try:
+            browser = launch(playwright)
+        except NoBrowser as error:
+            sys.exit(str(error))
         page = browser.new_page(viewport=DESK, locale="en-GB")
         page.set_default_timeout(PATIENCE)
         page.goto(address)

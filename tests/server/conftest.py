@@ -104,7 +104,7 @@ def ended(address: str) -> Callable[[str], dict[str, Any]]:
 
     def wait(id: str) -> dict[str, Any]:
         while True:
-            job = httpx.get(f"{address}/api/jobs/{id}", timeout=60).json()
+            job = httpx.get(f"{address}/api/jobs/{id}", timeout=600).json()
             if job["state"] in ("done", "failed", "cancelled"):
                 return job
             time.sleep(0.1)

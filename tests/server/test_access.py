@@ -105,5 +105,5 @@ def test_a_failure_shows_nothing_of_its_inside(local: Any) -> None:
     answer: httpx.Response = local.client.get("/api/pictures")
     assert (answer.status_code, answer.json()) == (
         500,
-        {"detail": "the server failed; its log says more"},
+        {"detail": "the server failed; its log says more", "code": "server_failed", "values": {}},
     )

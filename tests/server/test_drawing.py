@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -34,17 +33,29 @@ def web_ui(address: str) -> webuiapi.WebUIApi:
 
 
 def submit(address: str, **order: Any) -> dict[str, Any]:
-    answer = httpx.post(f"{address}/api/jobs", json={"order": {"steps": 2, **order}}, timeout=60)
+    answer = httpx.post(f"{address}/api/jobs", json={"order": {"steps": 2, **order}}, timeout=600)
     assert answer.status_code == 202, answer.text
     return answer.json()
 
 
-def events(address: str, path: str) -> list[tuple[str, dict[str, Any]]]:
-    """All events of a stream until its end."""
-    text = httpx.get(f"{address}{path}", timeout=600).text
-    return [
-        (kind, json.loads(data)) for kind, data in re.findall(r"event: (\w+)\ndata: (.+)", text)
-    ]
+def drawn_with_events(
+    address: str, **order: Any
+) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:
+    """A job, and all events from before its first step to its end."""
+    # Another job is before it until its events are listened to, or they might come too early.
+    before = submit(address, prompt="雪", steps=150, n=16)
+    job = submit(address, **order)
+    path = f"{address}/api/jobs/{job['id']}/events"
+    told, kind = [], ""
+    with httpx.stream("GET", path, timeout=600) as stream:
+        for line in stream.iter_lines():
+            if line.startswith("event: "):
+                kind = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                told.append((kind, json.loads(line.removeprefix("data: "))))
+                if len(told) == 1:
+                    httpx.delete(f"{address}/api/jobs/{before['id']}", timeout=600)
+    return job, told
 
 
 def opened(text: str | None) -> Image.Image:
@@ -53,8 +64,7 @@ def opened(text: str | None) -> Image.Image:
 
 
 def test_progress_is_told_with_previews(address: str) -> None:
-    job = submit(address, prompt="红包", steps=4, seed=1)
-    told = events(address, f"/api/jobs/{job['id']}/events")
+    _, told = drawn_with_events(address, prompt="红包", steps=4, seed=1)
     assert told[0][0] == "job"
     assert told[-1][0] == "ended"
     assert told[-1][1]["state"] == "done"
@@ -69,22 +79,22 @@ def test_a_picture_is_the_one_of_bdm_generate(
 ) -> None:
     job = ended(submit(address, prompt="红包", english="a blue background", seed=7)["id"])
     file = tmp_path / "picture.png"
-    file.write_bytes(httpx.get(address + job["pictures"][0]["url"]).content)
+    file.write_bytes(httpx.get(address + job["pictures"][0]["url"], timeout=600).content)
     # A process of its own, as the worker is: other tests may have set this one's threads.
     again = tmp_path / "again.png"
     command = [sys.executable, "-m", "bridge_diffusion.cli", "generate"]
     subprocess.run([*command, "--from", file, "--out", again], check=True, capture_output=True)
     np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(Image.open(again)))
     assert "/" not in json.dumps(read_metadata(file).record)  # no path of the server
-    info = httpx.post(f"{address}/api/info", files={"file": file.read_bytes()}).json()
+    info = httpx.post(f"{address}/api/info", files={"file": file.read_bytes()}, timeout=600).json()
     assert info["order"] == job["pictures"][0]["order"]
 
 
 def test_a_preview_looks_like_the_picture(address: str, ended: Callable[[str], dict]) -> None:
-    job = submit(address, prompt="红包", english="a blue background", seed=7, steps=8)
-    told = events(address, f"/api/jobs/{job['id']}/events")
+    order = {"prompt": "红包", "english": "a blue background", "seed": 7, "steps": 8}
+    job, told = drawn_with_events(address, **order)
     last = [data["preview"] for kind, data in told if kind == "progress" and data["preview"]][-1]
-    picture = httpx.get(f"{address}/api/pictures/{job['id']}-000.png").content
+    picture = httpx.get(f"{address}/api/pictures/{job['id']}-000.png", timeout=600).content
     small = [
         np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX), dtype=float).ravel()
         for image in (opened(last.partition(",")[2]), Image.open(io.BytesIO(picture)))
@@ -115,7 +125,7 @@ def test_openai_gives_addresses_and_other_formats(client: openai.OpenAI) -> None
     answer = client.images.generate(**asked, response_format="url")
     assert answer.data is not None
     assert answer.data[0].url is not None
-    assert Image.open(io.BytesIO(httpx.get(answer.data[0].url).content)).size == SIZE
+    assert Image.open(io.BytesIO(httpx.get(answer.data[0].url, timeout=600).content)).size == SIZE
     answer = client.images.generate(**asked, output_format="webp")
     assert answer.data is not None
     assert opened(answer.data[0].b64_json).format == "WEBP"
@@ -230,12 +240,12 @@ def test_web_ui_interrupts(address: str, ended: Callable[[str], dict]) -> None:
                 httpx.post, f"{address}/sdapi/v1/txt2img", json=asked, timeout=600
             )
             next(line for line in lines if line == "event: progress")
-            progress = httpx.get(f"{address}/sdapi/v1/progress").json()
+            progress = client.get("/sdapi/v1/progress").json()
             assert 0 < progress["progress"] < 1
             assert opened(progress["current_image"]).size == (64, 64)
-            httpx.post(f"{address}/sdapi/v1/interrupt")
+            client.post("/sdapi/v1/interrupt")
             assert "cancelled" in drawing.result().json()["detail"]
-    assert httpx.get(f"{address}/api/queue").json() == []
+    assert httpx.get(f"{address}/api/queue", timeout=600).json() == []
 
 
 def test_what_cannot_be_drawn_fails_alone(address: str, ended: Callable[[str], dict]) -> None:

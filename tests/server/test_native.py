@@ -193,7 +193,7 @@ def test_a_picture_tells_the_order_that_draws_it_again(local: Any) -> None:
 
 def test_lists(local: Any) -> None:
     (model,) = local.client.get("/api/models").json()
-    assert model["name"] == "emoji"
+    assert (model["name"], model["size"]) == ("emoji", [64, 64])
     assert model["bridges"][0] == "zh"
     assert model["bridges"][-1] == "none"
     assert "dpm++" in [each["name"] for each in local.client.get("/api/schedulers").json()]

@@ -67,7 +67,7 @@ def test_a_job_whose_worker_ends_is_tried_alone_and_fails_at_last(local: Any) ->
 def test_a_failed_picture_ends_its_job_alone(local: Any) -> None:
     bad, good = local.submit("a"), local.submit("b")
     first, second = local.service.queue.take(8)
-    local.service.queue.fail(first, "no")
+    local.service.queue.fail(first, BridgeError("no"))
     local.service.queue.finish(second, width=1, height=1, blacked_out=False)
     states = [local.client.get(f"/api/jobs/{job['id']}").json() for job in (bad, good)]
     assert [(job["state"], job["error"]) for job in states] == [("failed", "no"), ("done", None)]

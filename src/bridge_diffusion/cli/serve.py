@@ -56,6 +56,13 @@ def serve(
     batch: Annotated[
         int, typer.Option(help="The most pictures of compatible jobs that are drawn together.")
     ] = 8,
+    keep_uploads: Annotated[
+        float,
+        typer.Option(
+            help="Days after which an uploaded picture that no job and no drawn picture needs is "
+            "removed."
+        ),
+    ] = 7.0,
     offload: Annotated[
         bool, typer.Option("--offload/--no-offload", help="Keep on the GPU only what is at work.")
     ] = False,
@@ -92,5 +99,6 @@ def serve(
             offload=offload,
             safety_checker=safety_checker,
             batch=batch,
+            keep_uploads=keep_uploads,
         )
     )

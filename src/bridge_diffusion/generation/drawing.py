@@ -160,7 +160,9 @@ def _run(pipe: Any, requests: Sequence[GenerationRequest], inputs: Mapping[str, 
         )
     except torch.OutOfMemoryError as error:
         raise BridgeError(
-            "the GPU's memory is not enough; try --offload, --dtype fp16 or a smaller --size"
+            "the GPU's memory is not enough; try --offload, --dtype fp16 or a smaller --size",
+            "out_of_memory",
+            field="size",
         ) from error
 
 
@@ -169,7 +171,9 @@ def _image(pixels: Float[np.ndarray, "height width 3"], seed: int) -> Image.Imag
     if not np.isfinite(pixels).all():
         raise BridgeError(
             f"the picture of seed {seed} is not a number (NaN), so it was not saved; "
-            "try --dtype fp32 (or bf16 on a GPU), and check the model with bdm doctor"
+            "try --dtype fp32 (or bf16 on a GPU), and check the model with bdm doctor",
+            "not_a_number",
+            seed=seed,
         )
     return Image.fromarray((pixels * 255).round().astype("uint8"))
 
@@ -226,7 +230,10 @@ def _scheduler(opened: OpenedModel, request: GenerationRequest) -> Any:
         scheduler.set_timesteps(request.steps)
     except ValueError as error:
         raise BridgeError(
-            f"--scheduler {request.scheduler} cannot draw in {request.steps} steps; give fewer"
+            f"--scheduler {request.scheduler} cannot draw in {request.steps} steps; give fewer",
+            "sampler_steps",
+            field="steps",
+            steps=request.steps,
         ) from error
     return scheduler
 
@@ -256,7 +263,9 @@ def _pipeline_for(opened: OpenedModel, request: GenerationRequest) -> tuple[Any,
     if inpainting_only and request.mask is None:
         raise BridgeError(
             f"the model {opened.model_name} only redraws inside a mask; "
-            "give --init-image and --mask, or another --model"
+            "give --init-image and --mask, or another --model",
+            "needs_mask",
+            field="mask",
         )
     if request.init_image is None:
         drawing = AutoPipelineForText2Image.from_pipe(pipe)
@@ -292,7 +301,12 @@ def _size(pipe: Any, request: GenerationRequest) -> tuple[int, int]:
         near = "x".join(str(max(multiple, round(side / multiple) * multiple)) for side in size)
         raise BridgeError(
             f"{asked} is {size[0]}x{size[1]}; both sides must be multiples of {multiple}: "
-            f"try --size {near}"
+            f"try --size {near}",
+            "size_multiple",
+            field="size",
+            size=f"{size[0]}x{size[1]}",
+            multiple=multiple,
+            near=near,
         )
     return size
 

@@ -11,8 +11,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.generation.single_file import SD15_CONFIG
-from bridge_diffusion.generation.sources import locate_model
+from bridge_diffusion.generation.sources import SD15_CONFIG, locate_model
 from bridge_diffusion.identify import Identity
 from bridge_diffusion.plugins.embedding import check_embedding
 from bridge_diffusion.plugins.files import (

@@ -1,7 +1,8 @@
 """The plug-ins of a request: looked up, loaded into the pipeline, and told for the record."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -64,26 +65,43 @@ def load_plugins(pipe: Any, request: GenerationRequest) -> tuple[Any, tuple[Load
 
     if request.vae is not None:
         path = find(request.vae, "vae")
-        pipe.register_modules(vae=load_vae(pipe, path))
+        with _blamed("vae", path):
+            pipe.register_modules(vae=load_vae(pipe, path))
         note("vae", path)
     _load_loras(pipe, request, note)
     for name in request.embedding:
         path = find(name, "embedding")
-        token = load_embedding(pipe, path).token
+        with _blamed("embedding", path):
+            token = load_embedding(pipe, path).token
         note("embedding", path, name=token)
         _warn_of_unused(token, request)
     if request.ip_adapter is not None:
-        path, *encoder = ip_adapter_files(find(request.ip_adapter, "ip_adapter"))
-        load_ip_adapter(pipe, path, request.ip_scale)
+        path = find(request.ip_adapter, "ip_adapter")
+        with _blamed("ip_adapter", path):
+            path, *encoder = ip_adapter_files(path)
+            load_ip_adapter(pipe, path, request.ip_scale)
         note("ip_adapter", path, *encoder, weight=request.ip_scale)
     if request.control_net is not None:
         path = find(request.control_net, "control_net")
-        net = load_controlnet(pipe, path)
+        with _blamed("control_net", path):
+            net = load_controlnet(pipe, path)
         # A model that only redraws inside a mask has no way from text alone.
         task = AutoPipelineForInpainting if request.mask else AutoPipelineForText2Image
         pipe = task.from_pipe(pipe, controlnet=net)
         note("control_net", path, weight=request.control_scale)
     return pipe, tuple(loaded)
+
+
+@contextmanager
+def _blamed(field: PluginField, path: Path) -> Iterator[None]:
+    """What is said of a plug-in that does not load names it, whatever the reason."""
+    try:
+        yield
+    except BridgeError as error:
+        if error.code:
+            raise
+        name = plugin_name(path)
+        raise BridgeError(str(error), "plugin_unfit", field=field, name=name) from error
 
 
 def _load_loras(pipe: Any, request: GenerationRequest, note: Callable[..., None]) -> None:
@@ -93,9 +111,15 @@ def _load_loras(pipe: Any, request: GenerationRequest, note: Callable[..., None]
     found += [(use, find_by_stem(use.name, request.plugins, str(use))) for use in tagged]
     names = [plugin_name(path) for _, path in found]
     if twice := [name for name in names if names.count(name) > 1]:
-        raise BridgeError(f"the LoRA {twice[0]} is named twice; give it once, with one weight")
+        raise BridgeError(
+            f"the LoRA {twice[0]} is named twice; give it once, with one weight",
+            "lora_twice",
+            field="lora",
+            name=twice[0],
+        )
     for use, path in found:
-        load_lora(pipe, path)
+        with _blamed("lora", path):
+            load_lora(pipe, path)
         note("lora", path, weight=use.weight)
     if found:
         set_lora_weights(pipe, {plugin_name(path): use.weight for use, path in found})

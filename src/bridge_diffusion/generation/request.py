@@ -112,15 +112,23 @@ class GenerationRequest:
     def _check_texts(self) -> None:
         prompt, _ = take_tags(self.prompt)
         if not prompt.strip():
-            raise BridgeError("the prompt is empty; write what to draw, for example: 红包")
+            raise BridgeError(
+                "the prompt is empty; write what to draw, for example: 红包",
+                "empty_prompt",
+                field="prompt",
+            )
         for name in ("prompt", "english", "negative", "negative_english"):
             text: str = getattr(self, name)
             if any("\ud800" <= character <= "\udfff" for character in text):
-                raise BridgeError(f"{_flag(name)} is no valid text; give it in UTF-8")
+                raise BridgeError(
+                    f"{_flag(name)} is no valid text; give it in UTF-8", "invalid_text", field=name
+                )
             if name.startswith("negative") and take_tags(text)[1]:
                 raise BridgeError(
                     f"{_flag(name)} has a <lora:...>; a LoRA acts on the whole picture: put it "
-                    "into the prompt, with a weight below 0 to draw away from it"
+                    "into the prompt, with a weight below 0 to draw away from it",
+                    "lora_in_negative",
+                    field=name,
                 )
 
     def _check_numbers(self) -> None:
@@ -139,22 +147,40 @@ class GenerationRequest:
             if not (math.isfinite(value) and least <= value <= most):
                 raise BridgeError(f"{_flag(name)} is {value:g}; allowed: {least:g} to {most:g}")
         if self.seed is not None and not 0 <= self.seed <= LARGEST_SEED - self.n + 1:
-            raise BridgeError(f"--seed is {self.seed}; allowed: 0 to {LARGEST_SEED - self.n + 1}")
+            raise BridgeError(
+                f"--seed is {self.seed}; allowed: 0 to {LARGEST_SEED - self.n + 1}",
+                "too_large",
+                field="seed",
+                most=LARGEST_SEED - self.n + 1,
+            )
         if self.size is not None and min(self.size) < 1:
-            raise BridgeError(f"--size is {_size_text(self.size)}; both sides must be positive")
+            raise BridgeError(
+                f"--size is {_size_text(self.size)}; both sides must be positive",
+                "too_small",
+                field="size",
+                least=1,
+            )
 
     def _check_relations(self) -> None:
         if self.start >= self.end:
             raise BridgeError(
                 f"--start {self.start:g} is not before --end {self.end:g}, so the bridge would "
-                "never act; to draw without it give --bridge none"
+                "never act; to draw without it give --bridge none",
+                "window_empty",
+                field="start",
+                start=self.start,
+                end=self.end,
             )
         if self.mask is not None and self.init_image is None:
             raise BridgeError("--mask needs --init-image, the picture that it masks")
         if self.init_image is not None and int(self.steps * self.strength) < 1:
             raise BridgeError(
                 f"--strength {self.strength:g} of {self.steps} steps leaves no step to draw; "
-                "raise --strength or --steps"
+                "raise --strength or --steps",
+                "no_step_left",
+                field="strength",
+                strength=self.strength,
+                steps=self.steps,
             )
         if self.bridge == NO_BRIDGE and (useless := self._set_among(_OF_THE_BRIDGE)):
             raise BridgeError(
@@ -183,7 +209,12 @@ class GenerationRequest:
         tagged = take_tags(self.prompt)[1] + take_tags(self.english)[1]
         names = [use.name for use in given + tagged]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise BridgeError(f"the LoRA {twice[0]} is named twice; give it once, with one weight")
+            raise BridgeError(
+                f"the LoRA {twice[0]} is named twice; give it once, with one weight",
+                "lora_twice",
+                field="lora",
+                name=twice[0],
+            )
         return given, tagged
 
     def without_tags(self) -> Self:

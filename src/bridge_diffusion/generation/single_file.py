@@ -16,10 +16,10 @@ from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.generation.sources import SD15_CONFIG
 from bridge_diffusion.identify import kind_and_family, read_header
 from bridge_diffusion.reading import is_zip
 
-SD15_CONFIG = Path(__file__).with_name("sd15")
 _CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 
 

@@ -7,8 +7,11 @@ from pathlib import Path
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.request import NO_BRIDGE
 from bridge_diffusion.identify import Identity, identify
+from bridge_diffusion.reading import read_json
 from bridge_diffusion.worlds.emoji.paths import backbone_folder, bridge_folder, shipped_languages
 
+SD15_CONFIG = Path(__file__).with_name("sd15")
+"""The configurations of Stable Diffusion 1.5's parts, which a single file lacks."""
 WANTED_MODEL = "give a Stable Diffusion 1.5 or SDXL pipeline folder, single file or hub name"
 # "owner/name", as on the model hub; whatever begins with "." or "/" is a path.
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -38,6 +41,29 @@ def locate_model(name: str | None) -> Identity | None:
             f"({identity.details.get('class', 'unnamed')}); {WANTED_MODEL}"
         )
     return identity
+
+
+def native_size(model: Identity) -> tuple[int, int]:
+    """Width and height in pixels that a local model was trained at: what it draws where no size is
+    given. Told from its configurations, as stock pipelines do: the UNet's sample size times the
+    factor of the autoencoder, which halves the sides between its levels.
+
+    Raises:
+        BridgeError: A configuration is missing or damaged.
+    """
+    folder = model.path if model.path.is_dir() else SD15_CONFIG
+    unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
+    sample = unet.get("sample_size")
+    height, width = sample if isinstance(sample, list) and len(sample) == 2 else (sample, sample)
+    # AutoencoderTiny's published configurations know its decoder's levels alone.
+    levels = vae.get("block_out_channels") or vae.get("decoder_block_out_channels")
+    if not (isinstance(width, int) and isinstance(height, int) and isinstance(levels, list)):
+        raise BridgeError(
+            f"{folder} does not say at what size it draws (sample_size of its unet, "
+            "block_out_channels of its vae); get the folder again"
+        )
+    factor = 2 ** (len(levels) - 1)
+    return width * factor, height * factor
 
 
 def locate_bridge(name: str | None) -> Identity | str | None:

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.images.reading import check_pixels
+from bridge_diffusion.images.reading import TooManyPixels, check_pixels
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 _QUALITY = {"JPEG": 95, "WEBP": 95}
@@ -95,9 +95,10 @@ def read_metadata(
         raise BridgeError(f"no picture at {name}; check the path") from None
     except Exception as error:  # a damaged file makes Pillow's decoders raise almost anything
         reason = "of no known format" if isinstance(error, UnidentifiedImageError) else error
-        raise BridgeError(
-            f"{name} cannot be read as a picture ({reason}); give a PNG, JPEG or WebP"
-        ) from error
+        line = f"{name} cannot be read as a picture ({reason}); give a PNG, JPEG or WebP"
+        if isinstance(error, TooManyPixels):
+            raise BridgeError(line, "too_many_pixels", most=error.most) from error
+        raise BridgeError(line, "unreadable_picture") from error
     return ImageMetadata(infotext=infotext, record=record)
 
 

@@ -11,6 +11,14 @@ class UndecodablePicture(ValueError):
     """Says why a file is no picture that can be decoded."""
 
 
+class TooManyPixels(UndecodablePicture):
+    """Says how many pixels a picture has, and how many are taken."""
+
+    def __init__(self, size: tuple[int, int], most: int) -> None:
+        super().__init__(f"of {size[0]}x{size[1]} pixels, and at most {most} in all are taken")
+        self.most = most
+
+
 def decode_rgb(
     file: Path | BinaryIO, *, formats: tuple[str, ...] | None = None, most_pixels: int | None = None
 ) -> Image.Image:
@@ -43,11 +51,9 @@ def decode_rgb(
 
 
 def check_pixels(image: Image.Image, most: int | None) -> None:
-    """Raises `UndecodablePicture` for more than `most` pixels; looks at the header alone."""
+    """Raises `TooManyPixels` for more than `most` pixels; looks at the header alone."""
     if most is not None and image.width * image.height > most:
-        raise UndecodablePicture(
-            f"of {image.width}x{image.height} pixels, and at most {most} in all are taken"
-        )
+        raise TooManyPixels(image.size, most)
 
 
 def decode_opacity(

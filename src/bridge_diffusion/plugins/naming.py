@@ -63,7 +63,9 @@ def take_tags(prompt: str) -> tuple[str, tuple[LoraUse, ...]]:
     def take(match: re.Match[str]) -> str:
         kind = match[1].lower()
         if kind in _OTHER_TAGS:
-            raise BridgeError(f"{match[0]}: hypernetworks are not supported; take it out")
+            raise BridgeError(
+                f"{match[0]}: hypernetworks are not supported; take it out", "bad_tag", tag=match[0]
+            )
         if kind not in _LORA_TAGS:
             return match[0]
         uses.append(_tagged(match[0], re.split("[:：]", match[2])))
@@ -78,9 +80,11 @@ def take_tags(prompt: str) -> tuple[str, tuple[LoraUse, ...]]:
 def _tagged(tag: str, parts: list[str]) -> LoraUse:
     name = parts[0].strip()
     if not name:
-        raise BridgeError(f"{tag} names no LoRA; write <lora:name:0.8>")
+        raise BridgeError(f"{tag} names no LoRA; write <lora:name:0.8>", "bad_tag", tag=tag)
     if len(parts) > 2:
-        raise BridgeError(f"{tag} has several weights; write one, as in <lora:name:0.8>")
+        raise BridgeError(
+            f"{tag} has several weights; write one, as in <lora:name:0.8>", "bad_tag", tag=tag
+        )
     return LoraUse(name, _weight(parts[1], tag) if len(parts) == 2 else 1.0)
 
 
@@ -90,7 +94,10 @@ def _weight(text: str, where: str) -> float:
     if not abs(value) <= LARGEST_WEIGHT:
         raise BridgeError(
             f"{where} has the weight {text!r}; allowed: {-LARGEST_WEIGHT:g} to "
-            f"{LARGEST_WEIGHT:g}, for example 0.8"
+            f"{LARGEST_WEIGHT:g}, for example 0.8",
+            "bad_weight",
+            weight=text,
+            most=LARGEST_WEIGHT,
         )
     return value
 

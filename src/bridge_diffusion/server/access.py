@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.server.errors import problem
 from bridge_diffusion.server.settings import LOOPBACK
 
@@ -63,9 +64,8 @@ class Gate:
             if path == "/" and scope["method"] == "GET" and given and self._is_token(given):
                 return self._signed_in()
             if not any(map(self._is_token, _tokens(headers))):
-                response = problem(
-                    path, 401, "give the server's token: Authorization: Bearer TOKEN"
-                )
+                line = "give the server's token: Authorization: Bearer TOKEN"
+                response = problem(path, 401, BridgeError(line, "token"))
                 # Programs that know basic authentication only give it as the password.
                 response.headers["WWW-Authenticate"] = "Bearer"
                 return response
@@ -75,7 +75,8 @@ class Gate:
             return problem(path, 403, "a page of another origin may not do this")
         length = headers.get("content-length", "0")
         if length.isdecimal() and len(length) < 20 and int(length) > self._most_body:
-            return problem(path, 413, self._too_large())
+            most = self._most_body // 2**20
+            return problem(path, 413, BridgeError(self._too_large(), "body_too_large", most=most))
         return None
 
     def _signed_in(self) -> Response:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.request import NO_BRIDGE
-from bridge_diffusion.generation.sources import locate_bridge, locate_model
+from bridge_diffusion.generation.sources import locate_bridge, locate_model, native_size
 from bridge_diffusion.identify import Identity, identify
 from bridge_diffusion.plugins.naming import parse_lora, plugin_name, plugins_in, take_tags
 from bridge_diffusion.server.settings import ServerSettings
@@ -35,6 +35,8 @@ class Model:
     """What `GenerationRequest.model` is given; None for the emoji world."""
     family: str | None
     """"sd15" or "sdxl"; None for a hub name, which is not looked up."""
+    size: tuple[int, int] | None
+    """Width and height in pixels of its pictures where an order gives none; None for a hub name."""
     bridges: tuple[str, ...]
     """Names of the bridges of its family, the default one first, and "none" last."""
 
@@ -85,7 +87,15 @@ class Catalog:
             bridges.append(BridgeEntry(name=_short(source), source=source, family=family))
         self.bridges = _by_name(bridges, "--bridge")
         shipped = sorted(shipped_languages(), key=lambda name: (name != _WORLD_BRIDGE, name))
-        models = [Model(name=WORLD, source=None, family="sd15", bridges=(*shipped, NO_BRIDGE))]
+        models = [
+            Model(
+                name=WORLD,
+                source=None,
+                family="sd15",
+                size=_size(locate_model(None)),
+                bridges=(*shipped, NO_BRIDGE),
+            )
+        ]
         for source in settings.models:
             identity = locate_model(source)
             family = identity.family if identity is not None else None
@@ -100,6 +110,7 @@ class Catalog:
                     name=_short(source),
                     source=source,
                     family=family,
+                    size=_size(identity),
                     bridges=(*fitting, NO_BRIDGE),
                 )
             )
@@ -108,7 +119,12 @@ class Catalog:
     def model(self, name: str | None) -> Model:
         """The model of that name, or the emoji world. Raises `BridgeError` for an unknown one."""
         if (name or WORLD) not in self.models:
-            raise BridgeError(f"no model {name!r} here; there are: {', '.join(self.models)}")
+            raise BridgeError(
+                f"no model {name!r} here; there are: {', '.join(self.models)}",
+                "no_model",
+                field="model",
+                name=name,
+            )
         return self.models[name or WORLD]
 
     def bridge(self, name: str | None, model: Model) -> str:
@@ -118,7 +134,11 @@ class Catalog:
         if name not in model.bridges:
             raise BridgeError(
                 f"no bridge {name!r} for the model {model.name}; there are: "
-                f"{', '.join(model.bridges)}"
+                f"{', '.join(model.bridges)}",
+                "no_bridge",
+                field="bridge",
+                name=name,
+                model=model.name,
             )
         return name
 
@@ -134,7 +154,10 @@ class Catalog:
             known = sorted({plugin.name for plugin, _ in listed if plugin.field == field})
             raise BridgeError(
                 f"{'several plug-ins' if found else 'no plug-in'} {name!r} for {field}; there are: "
-                f"{', '.join(known) or 'none'}"
+                f"{', '.join(known) or 'none'}",
+                "several_plugins" if found else "no_plugin",
+                field=field,
+                name=name,
             )
         return found[0]
 
@@ -174,6 +197,10 @@ class Catalog:
                     ),
                     path,
                 )
+
+
+def _size(identity: Identity | None) -> tuple[int, int] | None:
+    return None if identity is None else native_size(identity)
 
 
 def _short(source: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from bridge_diffusion.errors import BridgeError
 
-_VERSION = 1
+_VERSION = 2
 _SCHEMA = """
 CREATE TABLE jobs (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -25,6 +25,8 @@ CREATE TABLE jobs (
     priority INTEGER NOT NULL,
     state TEXT NOT NULL,
     error TEXT,
+    error_code TEXT NOT NULL DEFAULT '',
+    error_values TEXT NOT NULL DEFAULT '{}',
     notes TEXT NOT NULL DEFAULT '[]',
     attempts INTEGER NOT NULL DEFAULT 0,
     group_name TEXT,
@@ -59,6 +61,13 @@ CREATE TABLE settings (
     value TEXT NOT NULL
 );
 """
+# What makes of a file of each earlier format one of the next.
+_STEPS = {
+    1: """
+ALTER TABLE jobs ADD COLUMN error_code TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN error_values TEXT NOT NULL DEFAULT '{}';
+""",
+}
 
 
 class Database:
@@ -87,6 +96,10 @@ class Database:
     def _prepare(self, path: Path) -> None:
         self._connection.executescript("BEGIN IMMEDIATE; COMMIT;")  # takes the lock
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        while version in _STEPS:
+            step = f"BEGIN; {_STEPS[version]} PRAGMA user_version={version + 1}; COMMIT;"
+            self._connection.executescript(step)
+            version += 1
         if version == 0:
             self._connection.executescript(
                 f"BEGIN; {_SCHEMA} PRAGMA user_version={_VERSION}; COMMIT;"

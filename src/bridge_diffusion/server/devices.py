@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.server.gallery import Gallery
 from bridge_diffusion.server.queue import JobQueue, Unit
 
@@ -153,7 +154,8 @@ class Device:
             self._queue.note(unit, said["text"])
         elif "failed" in said:
             del remaining[id]
-            self._queue.fail(unit, said["error"])
+            error = BridgeError(said["error"], said["code"], **said["values"])
+            self._queue.fail(unit, error)
         else:
             self._queue.finish(
                 unit,

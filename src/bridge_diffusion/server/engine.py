@@ -86,8 +86,10 @@ class Engine:
                 for task in tasks:
                     self.draw([task])
                 return
+            told = _told(error)
+            values = {"error": str(told), "code": told.code, "values": told.values}
             for task in tasks:
-                self._report({"failed": task.id, "error": _line(error)})
+                self._report({"failed": task.id, **values})
 
     def _draw(self, tasks: Sequence[Task]) -> None:
         requests = [replace(task.request, device=self._device) for task in tasks]
@@ -111,7 +113,12 @@ class Engine:
         if self._opened is None or self._key != key:
             self._opened = self._colours = None  # the old one leaves the memory first
             self._free()
-            self._opened, self._key = open_model(request), key
+            try:
+                self._opened, self._key = open_model(request), key
+            except BridgeError as error:
+                if error.code:
+                    raise
+                raise BridgeError(str(error), "model_unusable", field="model") from error
             self._opened.pipe.set_progress_bar_config(disable=True)
         return self._opened
 
@@ -188,9 +195,12 @@ class _Notes(logging.Handler):
             self._report({"note": id, "text": text})
 
 
-def _line(error: Exception) -> str:
+def _told(error: Exception) -> BridgeError:
     """What a client is told: our own messages as they are, of others the kind alone."""
     if isinstance(error, BridgeError):
-        return " ".join(str(error).split())
+        return error
     _log.error("a picture could not be drawn", exc_info=error)
-    return f"the drawing failed ({type(error).__name__}); the server's log says more"
+    kind = type(error).__name__
+    return BridgeError(
+        f"the drawing failed ({kind}); the server's log says more", "drawing_failed", kind=kind
+    )

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.server.orders import validation_line
+from bridge_diffusion.server.orders import validation_error
 from bridge_diffusion.server.queue import QueueFull
 from bridge_diffusion.server.wording import as_line
 
@@ -24,6 +24,10 @@ class Problem(BaseModel):
 
     detail: str
     """One line: what was got, what is allowed."""
+    code: str = ""
+    """A stable name of it, for who says it in another language."""
+    values: dict[str, Any] = {}
+    """What such a text needs; `field` is the field that is to blame."""
 
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -35,6 +39,10 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     422: {"model": Problem, "description": "A value is not allowed"},
     429: {"model": Problem, "description": "The queue is full"},
 }
+
+
+class Missing(BridgeError):
+    """There is no such job or picture."""
 
 
 class OpenAIError(BaseModel):
@@ -57,19 +65,26 @@ OPENAI_PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def problem(path: str, status: int, detail: str) -> JSONResponse:
+def problem(path: str, status: int, error: BridgeError | str) -> JSONResponse:
     """An error's response in the shape of the interface that a path belongs to."""
-    detail = detail.encode(errors="replace").decode()  # a client's text may be no valid Unicode
+    detail = _valid(as_line(error) if isinstance(error, BridgeError) else error)
+    code, values = (error.code, error.values) if isinstance(error, BridgeError) else ("", {})
     if not path.startswith(_OPENAI):
-        return JSONResponse({"detail": detail}, status)
+        given = {key: _valid(v) if isinstance(v, str) else v for key, v in values.items()}
+        return JSONResponse({"detail": detail, "code": code, "values": given}, status)
     kinds = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error"}
-    error = {
+    openai = {
         "message": detail,
         "type": kinds.get(status, "invalid_request_error"),
         "param": None,
-        "code": None,
+        "code": code or None,
     }
-    return JSONResponse({"error": error}, status)
+    return JSONResponse({"error": openai}, status)
+
+
+def _valid(text: str) -> str:
+    """A client's text may be no valid Unicode."""
+    return text.encode(errors="replace").decode()
 
 
 def add_handlers(app: FastAPI) -> None:
@@ -77,12 +92,12 @@ def add_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(BridgeError)
     def refuse(request: Request, error: BridgeError) -> JSONResponse:
-        status = 429 if isinstance(error, QueueFull) else 422
-        return problem(request.url.path, status, as_line(error))
+        status = 429 if isinstance(error, QueueFull) else 404 if isinstance(error, Missing) else 422
+        return problem(request.url.path, status, error)
 
     @app.exception_handler(RequestValidationError)
     def refuse_values(request: Request, error: RequestValidationError) -> JSONResponse:
-        return problem(request.url.path, 422, validation_line(error.errors()))
+        return problem(request.url.path, 422, validation_error(error.errors()))
 
     @app.exception_handler(HTTPException)
     def refuse_request(request: Request, error: HTTPException) -> JSONResponse:
@@ -93,4 +108,5 @@ def add_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     def fail(request: Request, error: Exception) -> JSONResponse:
         _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return problem(request.url.path, 500, "the server failed; its log says more")
+        failure = BridgeError("the server failed; its log says more", "server_failed")
+        return problem(request.url.path, 500, failure)

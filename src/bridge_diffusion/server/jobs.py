@@ -39,6 +39,10 @@ class Job:
     """What becomes of it."""
     error: str | None = None
     """Why it failed, in one line."""
+    error_code: str = ""
+    """The code of a `BridgeError` that says so."""
+    error_values: dict[str, Any] = field(default_factory=dict)
+    """Its values."""
     notes: list[str] = field(default_factory=list)
     """What the drawing had to say, such as that a prompt was cut."""
     attempts: int = 0
@@ -104,11 +108,13 @@ class JobTable:
     def update(self, job: Job) -> None:
         """Keep what became of a job."""
         self._database.run(
-            "UPDATE jobs SET state = ?, error = ?, notes = ?, attempts = ?, started = ?,"
-            " ended = ?, priority = ? WHERE id = ?",
+            "UPDATE jobs SET state = ?, error = ?, error_code = ?, error_values = ?, notes = ?,"
+            " attempts = ?, started = ?, ended = ?, priority = ? WHERE id = ?",
             (
                 job.state,
                 job.error,
+                job.error_code,
+                json.dumps(job.error_values, ensure_ascii=False),
                 json.dumps(job.notes, ensure_ascii=False),
                 job.attempts,
                 job.started,
@@ -164,6 +170,8 @@ def _job(row: sqlite3.Row) -> Job:
         group=row["group_name"],
         state=row["state"],
         error=row["error"],
+        error_code=row["error_code"],
+        error_values=json.loads(row["error_values"]),
         notes=json.loads(row["notes"]),
         attempts=row["attempts"],
         started=row["started"],

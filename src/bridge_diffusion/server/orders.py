@@ -64,7 +64,7 @@ def make_order(**values: Any) -> Order:
     try:
         return Order.model_validate(values)
     except ValidationError as error:
-        raise BridgeError(validation_line(error.errors())) from error
+        raise validation_error(error.errors()) from error
 
 
 def validation_line(errors: Any) -> str:
@@ -73,6 +73,23 @@ def validation_line(errors: Any) -> str:
     place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     message = " ".join(str(first["msg"]).split())
     return f"{place}: {message}" if place else message
+
+
+# Pydantic's kinds of errors, and where their context has the limit.
+_LIMITS = {
+    "less_than_equal": ("too_large", "most", "le"),
+    "greater_than_equal": ("too_small", "least", "ge"),
+    "string_too_long": ("too_long", "most", "max_length"),
+}
+
+
+def validation_error(errors: Any) -> BridgeError:
+    """The first of pydantic's errors, told of the order's field that it is about."""
+    first = errors[0]
+    field = next((part for part in first["loc"] if part in Order.model_fields), "")
+    code, name, limit = _LIMITS.get(first["type"], ("invalid_value", "", ""))
+    values = {name: first["ctx"][limit]} if name else {}
+    return BridgeError(validation_line(errors), code if field else "", field=field, **values)
 
 
 class OrderDesk:
@@ -100,7 +117,7 @@ class OrderDesk:
         }
         for name in _PICTURES:
             if values[name] is not None:
-                values[name] = self._uploads.path(values[name])
+                values[name] = self._uploads.path(values[name], field=name)
         for name in ("control_net", "ip_adapter", "vae"):
             if values[name] is not None:
                 values[name] = str(self._catalog.plugin_path(values[name], name))
@@ -121,25 +138,49 @@ class OrderDesk:
         limits = self._settings.limits
         for name in ("prompt", "english", "negative", "negative_english"):
             if (length := len(getattr(order, name))) > limits.text:
-                raise BridgeError(f"{name} has {length} characters; at most {limits.text}")
+                raise BridgeError(
+                    f"{name} has {length} characters; at most {limits.text}",
+                    "too_long",
+                    field=name,
+                    most=limits.text,
+                )
         for name in _SIZED_PLUGINS:
             if (count := len(getattr(order, name))) > limits.plugins:
-                raise BridgeError(f"{name} names {count} plug-ins; at most {limits.plugins}")
+                raise BridgeError(
+                    f"{name} names {count} plug-ins; at most {limits.plugins}",
+                    "too_many",
+                    field=name,
+                    most=limits.plugins,
+                )
         tags = len(take_tags(order.prompt)[1]) + len(take_tags(order.english)[1])
         if tags > limits.plugins:
-            raise BridgeError(f"the prompts name {tags} LoRAs; at most {limits.plugins}")
-        for name, value, most in (
-            ("steps", order.steps, limits.steps),
-            ("n", order.n, limits.pictures),
-            ("a side of size", max(order.size or (1, 1)), limits.side),
+            raise BridgeError(
+                f"the prompts name {tags} LoRAs; at most {limits.plugins}",
+                "too_many",
+                field="lora",
+                most=limits.plugins,
+            )
+        for field, name, value, most in (
+            ("steps", "steps", order.steps, limits.steps),
+            ("n", "n", order.n, limits.pictures),
+            ("size", "a side of size", max(order.size or (1, 1)), limits.side),
         ):
             if value > most:
-                raise BridgeError(f"{name} is {value}; this server allows at most {most}")
+                raise BridgeError(
+                    f"{name} is {value}; this server allows at most {most}",
+                    "too_large",
+                    field=field,
+                    most=most,
+                )
         # Where no size is given, the initial picture's counts.
         if order.size is None and order.init_image is not None:
-            size = self._uploads.size(order.init_image)
+            size = self._uploads.size(order.init_image, field="init_image")
             if max(size) > limits.side:
                 raise BridgeError(
                     f"the initial picture is {size[0]}x{size[1]}; give a size of at most "
-                    f"{limits.side} pixels a side"
+                    f"{limits.side} pixels a side",
+                    "initial_too_large",
+                    field="size",
+                    size=f"{size[0]}x{size[1]}",
+                    most=limits.side,
                 )

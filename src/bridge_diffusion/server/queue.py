@@ -86,7 +86,7 @@ class JobQueue:
                 try:
                     job.request = self._desk.request(job.order)
                 except BridgeError as error:  # a model or an upload is gone
-                    self._end(job, "failed", str(error))
+                    self._end(job, "failed", error)
                     continue
                 job.state = "queued"
                 if not job.waiting:
@@ -259,7 +259,7 @@ class JobQueue:
             if text not in unit.job.notes:
                 unit.job.notes.append(text)
 
-    def fail(self, unit: Unit, error: str) -> None:
+    def fail(self, unit: Unit, error: BridgeError) -> None:
         """A unit cannot be drawn, so its job ends."""
         with self._changed:
             if unit.job.id in self._jobs:
@@ -302,22 +302,36 @@ class JobQueue:
             self._end(
                 job,
                 "failed",
-                f"the drawing process ended {job.attempts} times while it drew this; "
-                "try a smaller size, or another model",
+                BridgeError(
+                    f"the drawing process ended {job.attempts} times while it drew this; "
+                    "try a smaller size, or another model",
+                    "worker_ended",
+                    times=job.attempts,
+                ),
             )
         else:
             self._table.update(job)
 
     def _check_room(self, client: str) -> None:
         if len(self._jobs) >= self._limits.jobs:
-            raise QueueFull(f"the queue holds {len(self._jobs)} jobs; try again later")
+            raise QueueFull(
+                f"the queue holds {len(self._jobs)} jobs; try again later",
+                "queue_full",
+                jobs=len(self._jobs),
+            )
         own = sum(job.client == client for job in self._jobs.values())
         if own >= self._limits.jobs_of_client:
-            raise QueueFull(f"{own} of your jobs are waiting; let some end, or cancel them")
+            raise QueueFull(
+                f"{own} of your jobs are waiting; let some end, or cancel them",
+                "own_queue_full",
+                jobs=own,
+            )
 
-    def _end(self, job: Job, state: State, error: str | None = None) -> None:
+    def _end(self, job: Job, state: State, error: BridgeError | None = None) -> None:
         job.state, job.ended = state, now()
-        job.error = None if error is None else as_line(error)
+        if error is not None:
+            job.error = as_line(error)
+            job.error_code, job.error_values = error.code, error.values
         job.waiting, job.preview = [], None
         self._table.update(job)
         del self._jobs[job.id]

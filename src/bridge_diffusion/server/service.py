@@ -1,7 +1,9 @@
 """All parts of the server together, as the interfaces use them."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -20,6 +22,11 @@ from bridge_diffusion.server.queue import JobQueue
 from bridge_diffusion.server.settings import ServerSettings
 from bridge_diffusion.server.uploads import UploadStore
 from bridge_diffusion.writing import clear_write_errors
+
+_log = logging.getLogger(__name__)
+
+_SECONDS_A_DAY = 86_400.0
+_BETWEEN_PRUNINGS = 3600.0  # seconds, or a quarter of the time that uploads are kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +72,7 @@ class Service:
         accepted = await run_in_threadpool(self.submit, request, order, interface)
         job = await self.wait(accepted.id, request)
         if job.state == "failed":
-            raise BridgeError(str(job.error))
+            raise BridgeError(str(job.error), job.error_code, **job.error_values)
         pictures = await run_in_threadpool(self.gallery.of_job, job.id)
         if not pictures:
             raise BridgeError("the job was cancelled before a picture was finished")
@@ -102,14 +109,28 @@ class Service:
                 stall=self.settings.stall,
             )
         )
+        pruning = asyncio.create_task(self._prune_uploads())
         with closing(self.database):
             try:
                 yield
             finally:
+                pruning.cancel()
+                with suppress(asyncio.CancelledError):
+                    await pruning
                 self.events.stop()
                 self.queue.close()
                 for device in self.devices:
                     device.stop()
+
+    async def _prune_uploads(self) -> None:
+        """Remove uploads that nobody needs, now and now and then."""
+        keep = self.settings.keep_uploads * _SECONDS_A_DAY
+        while True:
+            try:
+                await run_in_threadpool(self.uploads.prune)
+            except Exception:  # a full disk, say; the server goes on
+                _log.exception("uploads could not be pruned")
+            await asyncio.sleep(min(_BETWEEN_PRUNINGS, keep / 4))
 
 
 def open_service(settings: ServerSettings) -> Service:
@@ -124,7 +145,12 @@ def open_service(settings: ServerSettings) -> Service:
         for part in ("pictures", "uploads"):
             (folder / part).mkdir(parents=True, exist_ok=True)
     database = Database(folder / "bdm.sqlite")
-    uploads = UploadStore(folder / "uploads", database, settings.limits.upload_pixels)
+    uploads = UploadStore(
+        folder / "uploads",
+        database,
+        most_pixels=settings.limits.upload_pixels,
+        keep=settings.keep_uploads * _SECONDS_A_DAY,
+    )
     gallery = Gallery(folder / "pictures", database)
     events = EventHub(settings.limits.listeners)
     jobs = JobTable(database)

@@ -8,6 +8,8 @@ from bridge_diffusion.errors import BridgeError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHORTEST_TOKEN = 16
+# Days; a page that is open shows an upload for a while before it orders with it.
+_SHORTEST_KEEP, _LONGEST_KEEP = 0.01, 36_500.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +70,8 @@ class ServerSettings:
     """The most pictures that are drawn in one batch."""
     stall: float = 900.0
     """Seconds without a sign of life after which a worker is ended and its jobs fail."""
+    keep_uploads: float = 7.0
+    """Days that an upload stays after its last use, while no job and no picture mentions it."""
     limits: Limits = field(default_factory=Limits)
     """What requests may ask for."""
 
@@ -86,6 +90,11 @@ class ServerSettings:
             raise BridgeError(f"--port is {self.port}; allowed: 0 to 65535")
         if not 1 <= self.batch <= 64:
             raise BridgeError(f"--batch is {self.batch}; allowed: 1 to 64")
+        if not _SHORTEST_KEEP <= self.keep_uploads <= _LONGEST_KEEP:
+            raise BridgeError(
+                f"--keep-uploads is {self.keep_uploads:g} days; allowed: {_SHORTEST_KEEP:g} to "
+                f"{_LONGEST_KEEP:g}"
+            )
         if self.plugins is not None and not self.plugins.is_dir():
             raise BridgeError(f"--plugins {self.plugins} is no folder; check the path")
         if not self.devices:

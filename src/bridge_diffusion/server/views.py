@@ -41,6 +41,8 @@ class JobView(BaseModel):
     started: float | None
     ended: float | None
     error: str | None = Field(description="Why it failed.")
+    error_code: str = Field(description="As `code` of a refusal.")
+    error_values: dict[str, Any] = Field(description="As `values` of a refusal.")
     notes: list[str] = Field(description="Warnings, such as that a prompt was cut.")
     fraction: float = Field(description="How much is done, 0 to 1.")
     step: int = Field(description="Denoising steps done of the pictures being drawn.")
@@ -56,6 +58,10 @@ class ModelView(BaseModel):
 
     name: str
     family: str | None
+    size: tuple[int, int] | None = Field(
+        description="Width and height of its pictures in pixels where an order gives no size; null "
+        "for a hub name, whose files are not here."
+    )
     bridges: list[str] = Field(description='Names of its bridges, the default first, "none" last.')
     default: bool
 
@@ -168,6 +174,8 @@ def job_view(job: Job, queue: JobQueue, gallery: Gallery) -> JobView:
         started=job.started,
         ended=job.ended,
         error=job.error,
+        error_code=job.error_code,
+        error_values=job.error_values,
         notes=job.notes,
         fraction=1.0 if job.state == "done" else fraction,
         step=job.step,

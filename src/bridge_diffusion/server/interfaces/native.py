@@ -9,8 +9,9 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 
 from bridge_diffusion import __version__
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.schedulers import SCHEDULERS, infotext_name
-from bridge_diffusion.server.errors import PROBLEMS
+from bridge_diffusion.server.errors import PROBLEMS, Missing
 from bridge_diffusion.server.jobs import ENDED, Job
 from bridge_diffusion.server.orders import Order, Priority
 from bridge_diffusion.server.pictures import picture_info, thumbnail
@@ -101,6 +102,7 @@ def _add_lists(router: APIRouter, service: Service) -> None:
             ModelView(
                 name=model.name,
                 family=model.family,
+                size=model.size,
                 bridges=list(model.bridges),
                 default=model is default,
             )
@@ -148,7 +150,7 @@ def _add_jobs(router: APIRouter, service: Service) -> None:
     def known(id: str) -> Job:
         job = queue.get(id)
         if job is None:
-            raise HTTPException(404, f"no job {id}")
+            raise Missing(f"no job {id}", "no_job")
         return job
 
     @router.post("/jobs", status_code=202, tags=["jobs"])
@@ -188,7 +190,7 @@ def _add_jobs(router: APIRouter, service: Service) -> None:
         """Change the priority of a job that has not ended."""
         job = known(id)
         if not queue.prioritise(id, change.priority):
-            raise HTTPException(422, f"the job has ended ({job.state})")
+            raise BridgeError(f"the job has ended ({job.state})", "job_ended")
         return view(known(id))
 
     @router.delete("/jobs/{id}", tags=["jobs"])
@@ -209,7 +211,7 @@ def _add_streams(router: APIRouter, service: Service) -> None:
 
     def check_job(id: JobId) -> None:
         if queue.get(id) is None:
-            raise HTTPException(404, f"no job {id}")
+            raise Missing(f"no job {id}", "no_job")
 
     @router.get(
         "/jobs/{id}/events",
@@ -251,8 +253,8 @@ def _add_streams(router: APIRouter, service: Service) -> None:
 def _add_pictures(router: APIRouter, service: Service) -> None:
     gallery = service.gallery
 
-    def missing(id: str) -> HTTPException:
-        return HTTPException(404, f"no picture {id}")
+    def missing(id: str) -> Missing:
+        return Missing(f"no picture {id}", "no_picture")
 
     @router.get("/pictures", tags=["pictures"])
     def pictures(

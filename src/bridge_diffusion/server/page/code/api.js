@@ -1,10 +1,14 @@
 // The server's native interface, one function a route.
 
-/** A request that the server refused: one line that says why, and the HTTP status. */
+/**
+ * A request that the server refused: the HTTP status, 0 where there was no answer, and what it says:
+ * `{ detail, code, values }`.
+ */
 export class Refusal extends Error {
-  constructor(message, status) {
-    super(message);
+  constructor(status, { detail = `HTTP ${status}`, code = "", values = {} } = {}) {
+    super(detail);
     this.status = status;
+    this.refusal = { detail, code, values };
   }
 }
 
@@ -19,11 +23,10 @@ async function ask(method, path, body) {
   try {
     response = await fetch(path, request);
   } catch {
-    throw new Refusal("", 0);
+    throw new Refusal(0);
   }
   if (!response.ok) {
-    const answer = await response.json().catch(() => ({}));
-    throw new Refusal(answer.detail ?? `HTTP ${response.status}`, response.status);
+    throw new Refusal(response.status, await response.json().catch(() => ({})));
   }
   return response.status === 204 ? null : response.json();
 }

@@ -39,21 +39,38 @@ export function pluginsFor(field, form) {
   );
 }
 
-const ownSides = remembered("bdm.sides", { emoji: 64 });
-const FAMILY_SIDES = { sdxl: 1024 };
+const learned = remembered("bdm.sizes", {});
 
-/** How wide and high a model's pictures are where an order gives no size, as far as is known. */
-export function ownSize(name) {
+/** How wide and high a model's pictures are where an order gives no size; null if it is not known. */
+export function knownSize(name) {
   const model = modelNamed(name);
-  const side = ownSides.value[model?.name] ?? FAMILY_SIDES[model?.family] ?? 512;
-  return [side, side];
+  return model?.size ?? learned.value[model?.name] ?? null;
 }
 
-/** Remember how large a picture without a given size became. */
+/** As `knownSize`, and what most models have where it is not known. */
+export const ownSize = (name) => knownSize(name) ?? [512, 512];
+
+/** Remember how large a picture without a given size became, for a model that does not tell. */
 export function learnSize(picture) {
-  const { model, size, init_image: initial } = picture.order;
-  const name = modelNamed(model)?.name;
-  if (size === null && initial === null && name && ownSides.value[name] !== picture.width) {
-    ownSides.value = { ...ownSides.value, [name]: picture.width };
-  }
+  const { model: name, size, init_image: initial } = picture.order;
+  const model = modelNamed(name);
+  if (size !== null || initial !== null || model === null || model.size !== null) return;
+  learned.value = { ...learned.value, [model.name]: [picture.width, picture.height] };
+}
+
+const MULTIPLE = 8; // stock pipelines take no other sides
+
+/**
+ * The size to give where a picture of `size` is started from: null where its own does, else its
+ * aspect over as many pixels as the model's pictures have.
+ */
+export function fittingSize([width, height], name) {
+  const [ownWidth, ownHeight] = ownSize(name);
+  const ratio = (width * height) / (ownWidth * ownHeight);
+  if (width % MULTIPLE === 0 && height % MULTIPLE === 0 && ratio >= 0.5 && ratio <= 2) return null;
+  const most = choices.value.status?.limits.side ?? 2048;
+  return [width, height].map((side) => {
+    const near = Math.round(side / Math.sqrt(ratio) / MULTIPLE) * MULTIPLE;
+    return Math.min(most, Math.max(MULTIPLE, near));
+  });
 }

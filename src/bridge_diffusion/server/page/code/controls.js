@@ -2,7 +2,7 @@
 
 import { problem } from "./settings.js";
 import { t } from "./strings.js";
-import { html, remembered, useState, useValue } from "./view.js";
+import { html, remembered, useEffect, useState, useValue } from "./view.js";
 
 const PATHS = {
   heart: "M12 20s-7-4.6-9-9a5 5 0 0 1 9-4 5 5 0 0 1 9 4c-2 4.4-9 9-9 9z",
@@ -51,6 +51,23 @@ export function Problem({ field }) {
   const told = useValue(problem);
   if (told?.field !== field) return null;
   return html`<p class="problem" role="alert" id=${`problem-${field}`}>${told.text}</p>`;
+}
+
+/** Where a problem is told that no control on show is to blame for: beside the button that draws. */
+export function OtherProblem() {
+  const told = useValue(problem);
+  const [isHomeless, setHomeless] = useState(false);
+  useEffect(() => {
+    if (told === null) return;
+    const place = document.getElementById(`problem-${told.field}`);
+    setHomeless(place === null);
+    if (place === null) return;
+    const folded = place.closest("details:not([open])");
+    if (folded) folded.open = true; // what is told in a folded part is not seen
+    place.scrollIntoView({ block: "nearest" });
+  }, [told]);
+  if (told === null || !isHomeless) return null;
+  return html`<p class="problem" role="alert">${told.text}</p>`;
 }
 
 const idOf = (field) => `field-${field}`;

@@ -4,8 +4,8 @@ import { IconButton } from "./controls.js";
 import { t } from "./strings.js";
 import { html, useEffect, useRef } from "./view.js";
 
-/** Shown as long as it is drawn. */
-export function Dialog({ title, onClose, className = "", children, onKeyDown }) {
+/** Shown as long as it is drawn. One that `isKept` is not closed by a click beside it. */
+export function Dialog({ title, onClose, className = "", children, onKeyDown, isKept = false }) {
   const dialog = useRef(null);
   useEffect(() => {
     const shown = dialog.current;
@@ -21,7 +21,7 @@ export function Dialog({ title, onClose, className = "", children, onKeyDown }) 
       onClose();
     }}
     onKeyDown=${onKeyDown}
-    onClick=${(event) => event.target === dialog.current && onClose()}
+    onClick=${(event) => !isKept && event.target === dialog.current && onClose()}
   >
     <div class="dialog-body">
       <header class="dialog-head">

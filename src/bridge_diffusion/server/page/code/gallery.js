@@ -4,6 +4,7 @@ import { findPictures } from "./api.js";
 import { Empty, Icon, Toggle } from "./controls.js";
 import { pictureChanges } from "./jobs.js";
 import { Thumbnail } from "./pictures.js";
+import { errorText } from "./refusals.js";
 import { t } from "./strings.js";
 import { html, signal, useEffect, useRef, useState, useValue } from "./view.js";
 
@@ -26,7 +27,7 @@ function usePictures(words, onlyFavourites) {
       if (current !== run.current) return;
       setFound({ pictures: [...kept, ...pictures], hasMore: pictures.length === limit, error: "" });
     } catch (error) {
-      if (current === run.current) setFound((old) => ({ ...old, error: error.message }));
+      if (current === run.current) setFound((old) => ({ ...old, error: errorText(error) }));
     }
   };
   useEffect(() => {

@@ -30,10 +30,15 @@ function change(id, update) {
   changed.set(id, job);
 }
 
-/** Keep what the server said of a job. */
+/**
+ * Keep what the server said of a job. Answers may overtake each other, so one that tells of a job
+ * before its end, and comes after it, is an old one.
+ */
 export function keepJob(view) {
   view.pictures.forEach(learnSize);
-  change(view.id, (known) => ({ previews: {}, ...known, ...view }));
+  change(view.id, (known) =>
+    known && hasEnded(known) && !hasEnded(view) ? undefined : { previews: {}, ...known, ...view },
+  );
 }
 
 /** Ask the server about a job. One that it does not know any more is forgotten. */

@@ -43,6 +43,17 @@ export function languageOf(text) {
   return SCRIPTS.find(([, letters]) => letters.test(text))?.[0] ?? null;
 }
 
+// Languages that Latin letters alone are not written in.
+const NOT_LATIN = ["zh", "ja", "ko", "ar", "fa", "he", "ur", "hi", "bn", "th", "ru", "el"];
+const KIN = { zh: ["ja"], ja: ["zh"], ar: ["fa", "ur"], fa: ["ar", "ur"], ur: ["ar", "fa"] };
+
+/** Whether a text is surely written in another language than `language`, told from its script. */
+export function isOtherLanguage(text, language) {
+  const told = languageOf(text);
+  if (told === null || told === "es") return NOT_LATIN.includes(language) && /\p{Script=Latin}{3}/u.test(text);
+  return told !== language && !KIN[language]?.includes(told);
+}
+
 /** "rtl" or "ltr". */
 export function directionOf(language) {
   return RIGHT_TO_LEFT.includes(language) ? "rtl" : "ltr";

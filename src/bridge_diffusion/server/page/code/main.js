@@ -6,9 +6,10 @@ import { loadChoices } from "./choices.js";
 import { followJobs } from "./jobs.js";
 import { tell } from "./notices.js";
 import { place } from "./places.js";
+import { errorText } from "./refusals.js";
 import { restoreFile } from "./restoring.js";
 import { cancelSheet, generate, restoreSheet } from "./sheets.js";
-import { loadStrings, t } from "./strings.js";
+import { loadStrings } from "./strings.js";
 import { droppedFile } from "./uploads.js";
 import { html } from "./view.js";
 
@@ -51,7 +52,7 @@ async function start() {
   try {
     await loadChoices();
   } catch (error) {
-    tell(error.status === 401 ? t("error.token") : error.message || t("error.unreachable"));
+    tell(errorText(error));
     return;
   }
   followJobs();

@@ -3,6 +3,7 @@
 import { uploadUrl } from "./api.js";
 import { Dialog } from "./dialog.js";
 import { Problem, Segments } from "./controls.js";
+import { LARGEST, SMALLEST, useStrokes } from "./mask_strokes.js";
 import { send } from "./uploads.js";
 import { t } from "./strings.js";
 import { html, useEffect, useRef, useState } from "./view.js";
@@ -43,50 +44,6 @@ function maskFile(canvas) {
 function isEmpty(canvas) {
   const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
   return !data.some((value, at) => at % 4 === 3 && value > 0);
-}
-
-/** Pointer events => strokes on the canvas. `before` is called with what was there. */
-function useStrokes(canvas, { size, erases, before }) {
-  const last = useRef(null);
-  const place = (event) => {
-    const box = canvas.current.getBoundingClientRect();
-    const x = ((event.clientX - box.left) / box.width) * canvas.current.width;
-    const y = ((event.clientY - box.top) / box.height) * canvas.current.height;
-    return [x, y];
-  };
-  const stroke = (to) => {
-    const context = canvas.current.getContext("2d");
-    context.globalCompositeOperation = erases ? "destination-out" : "source-over";
-    context.strokeStyle = "#fff";
-    context.lineWidth = (size / 100) * Math.max(canvas.current.width, canvas.current.height);
-    context.lineCap = context.lineJoin = "round";
-    context.beginPath();
-    context.moveTo(...(last.current ?? to));
-    context.lineTo(to[0] + 0.01, to[1]); // a point is a line of almost no length
-    context.stroke();
-    context.globalCompositeOperation = "source-over";
-    last.current = to;
-  };
-  return {
-    onPointerDown(event) {
-      if (event.button !== 0) return;
-      canvas.current.setPointerCapture(event.pointerId);
-      before();
-      stroke(place(event));
-    },
-    onPointerMove(event) {
-      if (last.current === null) return;
-      // What happened between two frames counts too, or quick strokes have corners.
-      const moves = event.getCoalescedEvents?.() ?? [];
-      for (const move of moves.length ? moves : [event]) stroke(place(move));
-    },
-    onPointerUp() {
-      last.current = null;
-    },
-    onPointerCancel() {
-      last.current = null;
-    },
-  };
 }
 
 /** A dialog over the page; `onMask` gets the upload of the mask, or null for an empty one. */
@@ -146,10 +103,11 @@ export function MaskEditor({ picture, mask, onMask, onClose }) {
     onMask(upload.id);
     onClose();
   };
-  const strokes = useStrokes(canvas, { size, erases: tool === "erase", before });
+  const erases = tool === "erase";
+  const { place, said, ...strokes } = useStrokes(canvas, { size, setSize, erases, before });
 
-  return html`<${Dialog} title=${t("mask.title")} onClose=${onClose} className="mask-editor">
-    <p class="hint">${t("mask.help")}</p>
+  return html`<${Dialog} title=${t("mask.title")} onClose=${onClose} className="mask-editor" isKept>
+    <p class="hint" id="mask-help">${t("mask.help")} ${t("mask.keys")}</p>
     <div class="mask-tools">
       <${Segments}
         label=${t("mask.tool")}
@@ -164,8 +122,8 @@ export function MaskEditor({ picture, mask, onMask, onClose }) {
         ${t("mask.size")}
         <input
           type="range"
-          min="2"
-          max="60"
+          min=${SMALLEST}
+          max=${LARGEST}
           value=${size}
           onInput=${(event) => setSize(event.target.valueAsNumber)}
         />
@@ -178,8 +136,23 @@ export function MaskEditor({ picture, mask, onMask, onClose }) {
     </div>
     <div class="mask-canvas" style=${{ "--ratio": ratio }}>
       <img src=${uploadUrl(picture)} alt=${t("init_image")} />
-      <canvas ref=${canvas} id="mask-canvas" aria-label=${t("mask.title")} role="img" ...${strokes}></canvas>
+      <canvas
+        ref=${canvas}
+        id="mask-canvas"
+        role="application"
+        tabindex="0"
+        aria-label=${t("mask.canvas")}
+        aria-describedby="mask-help"
+        ...${strokes}
+      ></canvas>
+      ${place &&
+      html`<span
+        class=${erases ? "mask-brush erases" : "mask-brush"}
+        aria-hidden="true"
+        style=${{ left: `${place.x}%`, top: `${place.y}%`, width: `${place.width}%` }}
+      ></span>`}
     </div>
+    <p class="visually-hidden" role="status" id="mask-said">${said}</p>
     <${Problem} field="mask" />
     <div class="button-row end">
       <button type="button" class="plain" onClick=${onClose}>${t("cancel")}</button>

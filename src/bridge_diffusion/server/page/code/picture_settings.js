@@ -4,7 +4,8 @@ import { makeEdges, uploadUrl } from "./api.js";
 import { choices, pluginsFor } from "./choices.js";
 import { Problem, Section, Select, Slider, Toggle } from "./controls.js";
 import { MaskEditor } from "./mask_editor.js";
-import { problem, setForm } from "./settings.js";
+import { errorText } from "./refusals.js";
+import { problem, setForm, startFromUpload } from "./settings.js";
 import { t } from "./strings.js";
 import { PictureInput } from "./uploads.js";
 import { html, useState, useValue } from "./view.js";
@@ -19,7 +20,7 @@ export function StartSection({ values }) {
       field="init_image"
       label=${t("init_image")}
       value=${initial}
-      onChange=${(id) => setForm({ init_image: id, mask: null })}
+      onChange=${startFromUpload}
     >
       <button type="button" class="plain small" id="paint-mask" onClick=${() => setPainting(true)}>
         ${mask === null ? t("mask.paint") : t("mask.change")}
@@ -66,7 +67,7 @@ async function follow(id, withEdges) {
     const control = withEdges ? (await makeEdges(id)).id : id;
     setForm({ control, control_source: id });
   } catch (error) {
-    problem.value = { field: "control", text: error.message || t("error.unreachable") };
+    problem.value = { field: "control", text: errorText(error) };
   }
 }
 
@@ -92,7 +93,7 @@ export function ControlSection({ values }) {
         field="control"
         label=${t("control")}
         value=${source}
-        onChange=${(id) => follow(id, wantsEdges)}
+        onChange=${(upload) => follow(upload?.id ?? null, wantsEdges)}
       />
       <${Toggle}
         label=${t("control.edges")}
@@ -138,7 +139,7 @@ export function IpSection({ values }) {
       field="ip_image"
       label=${t("ip_image")}
       value=${values.ip_image}
-      onChange=${(ip_image) => setForm({ ip_image })}
+      onChange=${(upload) => setForm({ ip_image: upload?.id ?? null })}
     />
     <${Problem} field="ip_image" />
     <${Slider}

@@ -5,6 +5,7 @@ import { IconButton } from "./controls.js";
 import { keepJob, jobs, pictureChanges } from "./jobs.js";
 import { textAttributes } from "./languages.js";
 import { tell } from "./notices.js";
+import { errorText } from "./refusals.js";
 import { t } from "./strings.js";
 import { html, signal } from "./view.js";
 
@@ -23,7 +24,7 @@ export async function toggleFavourite(picture) {
     replacePicture(picture, changed);
     return changed;
   } catch (error) {
-    tell(error.message || t("error.unreachable"));
+    tell(errorText(error));
     return picture;
   }
 }

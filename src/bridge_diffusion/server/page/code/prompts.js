@@ -2,8 +2,8 @@
 
 import { GridAxes } from "./grid_axes.js";
 import { bridgeOf } from "./choices.js";
-import { Problem, Segments, Select } from "./controls.js";
-import { LANGUAGES, languageOf, textAttributes } from "./languages.js";
+import { OtherProblem, Problem, Segments, Select } from "./controls.js";
+import { LANGUAGES, isOtherLanguage, languageOf, textAttributes } from "./languages.js";
 import { MODES, cancelSheet, generate, liveJobs, mode, sending, sheet } from "./sheets.js";
 import { jobs } from "./jobs.js";
 import { NO_BRIDGE, form, setForm } from "./settings.js";
@@ -61,7 +61,10 @@ export function Prompts() {
   const showsNegatives = useValue(negativesShown);
   const native = textAttributes(values.prompt, values.language, useValue(pageLanguage));
   const english = { lang: "en", dir: "ltr" };
-  const isBare = bridgeOf(values) === NO_BRIDGE;
+  const bridge = bridgeOf(values);
+  const isBare = bridge === NO_BRIDGE;
+  const reads = LANGUAGES[bridge]; // known of bridges that are called as their language
+  const isOther = reads !== undefined && isOtherLanguage(values.prompt, bridge);
   return html`<section class="prompts" aria-label=${t("prompts")}>
     <div class=${kind === "compare" ? "prompt-pair three" : "prompt-pair"}>
       <${PromptBox}
@@ -89,6 +92,7 @@ export function Prompts() {
       />
     </div>
     ${isBare && html`<p class="hint">${t("prompt.bare")}</p>`}
+    ${isOther && html`<p class="warning" id="other-language">${t("prompt.other", { name: reads })}</p>`}
     <button
       type="button"
       class="link"
@@ -133,7 +137,7 @@ export function Actions() {
       options=${MODES.map((name) => [name, t(`mode.${name}`), t(`mode.${name}.hint`)])}
       onChange=${(name) => (mode.value = name)}
     />
-    <${Problem} field="" />
+    <${OtherProblem} />
     <div class="action-buttons">
       ${live.length > 0 &&
       html`<button type="button" class="plain" id="cancel" onClick=${cancelSheet}>

@@ -6,6 +6,7 @@ import { cancel, hasEnded, jobs, keepJob } from "./jobs.js";
 import { textAttributes } from "./languages.js";
 import { tell } from "./notices.js";
 import { look, titleOf } from "./pictures.js";
+import { errorText, failureText } from "./refusals.js";
 import { stateText } from "./stage.js";
 import { moment, t } from "./strings.js";
 import { html, useEffect, useState, useValue } from "./view.js";
@@ -24,7 +25,7 @@ async function attempt(action) {
   try {
     await action();
   } catch (error) {
-    tell(error.message || t("error.unreachable"));
+    tell(errorText(error));
   }
 }
 
@@ -53,7 +54,7 @@ function JobLine({ job }) {
         ${isLive ? stateText(job) : `${t(`state.${job.state}`)} · ${moment(job.ended)}`}
         ${job.order.n > 1 ? ` · ${t("count.many", { n: job.order.n })}` : ""}
       </p>
-      ${job.error && html`<p class="problem">${job.error}</p>`}
+      ${job.error && html`<p class="problem">${failureText(job)}</p>`}
       ${isLive && html`<progress value=${job.fraction} max="1" aria-label=${t("progress")}></progress>`}
     </div>
     ${isLive &&
@@ -79,7 +80,7 @@ function Devices() {
   }, [live.length, live.some((job) => job.step > 0)]);
   if (status === null) return null;
   return html`<p class="hint">
-    ${status.devices.map(({ name, state }) => `${name}: ${t(`device.${state}`)}`).join(" · ")} · bdm
+    ${t("devices")}${" "}${status.devices.map(({ name, state }) => `${name}: ${t(`device.${state}`)}`).join(" · ")} · bdm
     ${" "}${status.version}
   </p>`;
 }
@@ -90,7 +91,7 @@ export function Queue() {
   useEffect(() => {
     getRecentJobs(ENDED_SHOWN)
       .then((recent) => recent.forEach(keepJob))
-      .catch((error) => tell(error.message || t("error.unreachable")));
+      .catch((error) => tell(errorText(error)));
   }, []);
   const live = waitingJobs(known);
   const ended = [...known.values()]

@@ -4,7 +4,8 @@ import { readInfo } from "./api.js";
 import { openSection } from "./controls.js";
 import { tell } from "./notices.js";
 import { goTo } from "./places.js";
-import { recall, recallInfotext, setForm } from "./settings.js";
+import { errorText } from "./refusals.js";
+import { recall, recallInfotext, setForm, startFromUpload } from "./settings.js";
 import { mode } from "./sheets.js";
 import { t } from "./strings.js";
 import { send, uploadOf } from "./uploads.js";
@@ -23,7 +24,8 @@ export async function startFrom(picture) {
   goTo("draw");
   if (upload === null) return;
   mode.value = "picture";
-  setForm({ init_image: upload.id, mask: null, size: null });
+  setForm({ size: null });
+  startFromUpload(upload);
   openSection("start");
   tell(t("startsFrom"));
 }
@@ -31,7 +33,8 @@ export async function startFrom(picture) {
 async function startFromFile(file) {
   const upload = await send(file, "init_image");
   if (upload === null) return;
-  setForm({ init_image: upload.id, mask: null, size: null });
+  setForm({ size: null });
+  startFromUpload(upload);
   openSection("start");
 }
 
@@ -41,7 +44,7 @@ export async function restoreFile(file) {
   try {
     info = await readInfo(file);
   } catch (error) {
-    tell(error.message || t("error.unreachable"));
+    tell(errorText(error));
     return;
   }
   goTo("draw");

@@ -1,6 +1,7 @@
 // The form: what the user has set, and how orders are made of it and it of orders.
 
-import { bridgeOf, choices } from "./choices.js";
+import { bridgeOf, choices, fittingSize } from "./choices.js";
+import { errorText } from "./refusals.js";
 import { remembered, signal } from "./view.js";
 
 export const NO_BRIDGE = "none";
@@ -25,6 +26,7 @@ const DEFAULTS = {
   scheduler: "dpm++",
   size: null, // [width, height], or null for the model's own
   init_image: null,
+  init_size: null, // the initial picture's [width, height], as far as it is known
   strength: 0.8,
   mask: null,
   lora: [], // [{ name, weight }]
@@ -53,6 +55,26 @@ export function setForm(changes) {
   if (problem.value !== null && (problem.value.field === "" || problem.value.field in changes)) {
     problem.value = null;
   }
+}
+
+/** Start from an upload, or with null from none: at a size that the model can draw. */
+export function startFromUpload(upload) {
+  const { init_size: before, model, size } = form.value;
+  const fitted = before && fittingSize(before, model);
+  const isGiven = size !== null && String(size) !== String(fitted); // by the user
+  const init_size = upload && [upload.width, upload.height];
+  setForm({
+    init_image: upload?.id ?? null,
+    init_size,
+    mask: null,
+    size: isGiven ? size : init_size && fittingSize(init_size, model),
+  });
+}
+
+/** Choose a model: with its own size, and the first of its bridges where the one in use is not its. */
+export function chooseModel(name) {
+  const { init_image: initial, init_size } = form.value;
+  setForm({ model: name, size: initial && init_size && fittingSize(init_size, name) });
 }
 
 /** Put every setting back, but keep what is written. */
@@ -164,9 +186,7 @@ function pick(values, names) {
 
 const FIELD_NAMES = Object.keys(DEFAULTS);
 
-/** Tell an error beside the field that the server's line names first, or beside the button. */
-export function tellProblem(text) {
-  const words = text.split(/[^A-Za-z_-]+/).map((word) => word.replace(/^--/, "").replace(/-/g, "_"));
-  const field = words.find((word) => FIELD_NAMES.includes(word)) ?? "";
-  problem.value = { field, text };
+/** Tell an error of a request beside the field that is to blame, or beside the button. */
+export function tellProblem(error, field = error.refusal?.values.field) {
+  problem.value = { field: FIELD_NAMES.includes(field) ? field : "", text: errorText(error) };
 }

@@ -1,11 +1,11 @@
 // The settings beside the pictures: bridge, picture, plug-ins, pictures to start from.
 
-import { bridgeOf, choices, modelNamed } from "./choices.js";
+import { bridgeOf, choices, fittingSize, knownSize, modelNamed, ownSize } from "./choices.js";
 import { Field, NumberBox, NumberInput, Section, Select, Slider, Toggle } from "./controls.js";
 import { LANGUAGES } from "./languages.js";
 import { ControlSection, IpSection, StartSection } from "./picture_settings.js";
 import { PluginSection } from "./plugin_settings.js";
-import { NO_BRIDGE, form, resetSettings, setForm } from "./settings.js";
+import { NO_BRIDGE, chooseModel, form, resetSettings, setForm } from "./settings.js";
 import { t } from "./strings.js";
 import { html, useValue } from "./view.js";
 
@@ -28,7 +28,7 @@ function BridgeSection({ values }) {
       label=${t("model")}
       value=${model?.name}
       options=${models.map((each) => [each.name, each.name])}
-      onChange=${set("model")}
+      onChange=${chooseModel}
     />
     <${Select}
       field="bridge"
@@ -74,11 +74,20 @@ function BridgeSection({ values }) {
   <//>`;
 }
 
+/** What "no size given" means: the initial picture's, or the model's own. */
+function ownSizeTitle(values) {
+  if (values.init_image !== null) return t("size.picture");
+  const known = knownSize(values.model);
+  return known ? t("size.own.known", { width: known[0], height: known[1] }) : t("size.own");
+}
+
 function SizeChoice({ values }) {
   const limit = choices.value.status?.limits.side ?? 2048;
   const sides = SIZES.filter((side) => side <= limit);
   const own = values.size === null;
   const [width, height] = values.size ?? ["", ""];
+  const fitted = values.init_size && fittingSize(values.init_size, values.model);
+  const start = fitted ?? values.init_size ?? ownSize(values.model);
   const setSide = (index) => (side) => {
     const size = [...(values.size ?? [side, side])];
     size[index] = side;
@@ -95,9 +104,9 @@ function SizeChoice({ values }) {
     <select
       id="field-size"
       value=${own ? "own" : "given"}
-      onChange=${(event) => setForm({ size: event.target.value === "own" ? null : [512, 512] })}
+      onChange=${(event) => setForm({ size: event.target.value === "own" ? null : start })}
     >
-      <option value="own" selected=${own}>${t("size.own")}</option>
+      <option value="own" selected=${own}>${ownSizeTitle(values)}</option>
       <option value="given" selected=${!own}>${t("size.given")}</option>
     </select>
     ${!own &&

@@ -36,10 +36,11 @@ export async function generate() {
       keepJob(job);
       cells[index].job = job.id;
       show([...cells]);
+      if (index === 0) showStage();
       if (sending.value !== plan) break; // cancelled meanwhile
     }
   } catch (error) {
-    tellProblem(error.message || t("error.unreachable"));
+    tellProblem(error);
   } finally {
     const sent = cells.filter((cell) => cell.job !== null);
     if (sent.length) show(sent);
@@ -47,6 +48,13 @@ export async function generate() {
     if (sending.value === plan) sending.value = null;
     else await cancelCells(sent);
   }
+}
+
+/** Whoever orders from far below, as on a phone, sees what is drawn. */
+function showStage() {
+  const stage = document.querySelector(".stage");
+  const { top } = stage?.getBoundingClientRect() ?? { top: 0 };
+  if (top < 0 || top > 0.7 * innerHeight) stage?.scrollIntoView({ block: "start" });
 }
 
 /** The orders that a form means in a mode, with their places; null where something is missing. */
@@ -133,7 +141,7 @@ export async function restoreSheet() {
   try {
     const sent = sheet.value.cells.filter((cell) => cell.job !== null);
     await Promise.all(sent.map((cell) => refreshJob(cell.job)));
-  } catch {
-    sheet.value = null;
+  } catch (error) {
+    if (error.status === 404) sheet.value = null; // else they may be there again later
   }
 }

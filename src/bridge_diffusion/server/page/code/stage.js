@@ -7,6 +7,7 @@ import { hasEnded, jobs, pictureChanges, refreshJob } from "./jobs.js";
 import { textAttributes } from "./languages.js";
 import { Thumbnail } from "./pictures.js";
 import { Examples } from "./prompts.js";
+import { failureText } from "./refusals.js";
 import { setForm } from "./settings.js";
 import { savePicture } from "./sheet_picture.js";
 import { mode, sheet } from "./sheets.js";
@@ -59,7 +60,7 @@ function Place({ job, place, among }) {
 function Trouble({ known }) {
   const lines = new Set();
   for (const job of known) {
-    if (job.error) lines.add(job.error);
+    if (job.error) lines.add(failureText(job));
   }
   const notes = new Set(known.flatMap((job) => job.notes));
   return html`${[...lines].map((line) => html`<p class="problem" role="alert" key=${line}>${line}</p>`)}

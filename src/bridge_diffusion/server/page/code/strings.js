@@ -16,6 +16,9 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (all, name) => values[name] ?? all);
 }
 
+/** Whether there is a text of that key. */
+export const hasText = (key) => key in (texts.value[pageLanguage.value] ?? {});
+
 /** Change the page's language. */
 export function setPageLanguage(name) {
   pageLanguage.value = name;
@@ -38,5 +41,6 @@ export function number(value, digits = 2) {
 /** A moment, in seconds since 1970, as the page's language writes it. */
 export function moment(seconds) {
   const options = { dateStyle: "medium", timeStyle: "short" };
-  return new Intl.DateTimeFormat(pageLanguage.value, options).format(seconds * 1000);
+  const own = navigator.languages.find((name) => name.startsWith(pageLanguage.value));
+  return new Intl.DateTimeFormat(own ?? pageLanguage.value, options).format(seconds * 1000);
 }

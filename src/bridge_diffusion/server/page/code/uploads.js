@@ -14,8 +14,7 @@ export async function send(file, field) {
     if (problem.value?.field === field) problem.value = null;
     return upload;
   } catch (error) {
-    tellProblem(error.message || t("error.unreachable"));
-    problem.value = { ...problem.value, field };
+    tellProblem(error, field);
     return null;
   }
 }
@@ -29,14 +28,29 @@ export async function uploadOf(picture, field) {
 /** The files that a drop brought. */
 export const droppedFile = (event) => event.dataTransfer?.files?.[0] ?? null;
 
-/** The place of one picture: it takes a file that is chosen, dropped or pasted. */
+/** Whether the server says that it does not keep an upload any more; false where it says nothing. */
+async function isGone(id) {
+  const answer = await fetch(uploadUrl(id)).catch(() => null);
+  const said = answer?.ok === false ? await answer.json().catch(() => ({})) : {};
+  return said.code === "no_upload";
+}
+
+/**
+ * The place of one picture: it takes a file that is chosen, dropped or pasted. `onChange` gets the
+ * upload, or null for none.
+ */
 export function PictureInput({ field, label, value, onChange, children }) {
   const input = useRef(null);
   const [isOver, setOver] = useState(false);
   const take = async (file) => {
     if (!file) return;
     const upload = await send(file, field);
-    if (upload !== null) onChange(upload.id);
+    if (upload !== null) onChange(upload);
+  };
+  const forget = async () => {
+    if (!(await isGone(value))) return;
+    onChange(null);
+    problem.value = { field, text: t("upload.gone") };
   };
   const dropped = (event) => {
     event.preventDefault();
@@ -69,7 +83,7 @@ export function PictureInput({ field, label, value, onChange, children }) {
       }}
     />
     ${value !== null
-      ? html`<img src=${uploadUrl(value)} alt=${label} />`
+      ? html`<img src=${uploadUrl(value)} alt=${label} onError=${forget} />`
       : html`<p class="hint">${t("upload.hint")}</p>`}
     <div class="button-row">
       <button type="button" class="plain small" onClick=${() => input.current.click()}>

@@ -8,6 +8,7 @@ import { textAttributes } from "./languages.js";
 import { tell } from "./notices.js";
 import { look, replacePicture, titleOf, toggleFavourite, viewed } from "./pictures.js";
 import { goTo } from "./places.js";
+import { errorText } from "./refusals.js";
 import { recallPicture, startFrom } from "./restoring.js";
 import { NO_BRIDGE, setForm } from "./settings.js";
 import { moment, t } from "./strings.js";
@@ -61,7 +62,7 @@ function Deletion({ picture, onDeleted }) {
       await deletePicture(picture.id);
       onDeleted();
     } catch (error) {
-      tell(error.message || t("error.unreachable"));
+      tell(errorText(error));
     }
   };
   return html`<button type="button" class="plain small danger" onClick=${remove}>
