@@ -129,6 +129,7 @@ def _add_lists(router: APIRouter, service: Service) -> None:
                 field=plugin.field,
                 family=plugin.family,
                 details=dict(plugin.details),
+                of_world=plugin.of_world,
             )
             for plugin in catalog.plugins()
         ]
