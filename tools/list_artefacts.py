@@ -29,6 +29,7 @@ ARTEFACTS = (
     ("English world: UNet", f"{_WEIGHTS}/backbone/unet"),
     ("Chinese bridge: text encoder and tokenizer", f"{_WEIGHTS}/bridges/zh/text_encoder"),
     ("Chinese bridge: branch", f"{_WEIGHTS}/bridges/zh/branch"),
+    ("plug-ins: two LoRAs, a Textual Inversion", f"{_WEIGHTS}/plugins"),
     ("evaluator", f"{_WEIGHTS}/evaluator"),
     ("style evaluator", f"{_WEIGHTS}/style_evaluator"),
 )

@@ -4,9 +4,13 @@
     python tools/ship_weights.py bridge runs/world/branch-zh/export --language zh
     python tools/ship_weights.py bridge runs/languages/text-ar/export --language ar --base zh
     python tools/ship_weights.py bridge runs/bridge-ar/export --language ar --base zh --rank 10
+    python tools/ship_weights.py plugins runs/plugins
 
 With --base the branch is that of another shipped bridge, which is not stored again: what was
 trained of it is stored as matrices of the rank given, and without --rank nothing may have been.
+
+LoRAs are shipped at the highest rank that keeps a file under 350 kB: the best approximation of
+that rank, by singular value decomposition (Eckart-Young).
 
 Look at the pictures and score them first: history grows with every weight.
 """
@@ -20,10 +24,13 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from bridge_diffusion.bridge import BRANCH_FOLDER, Bridge
 from bridge_diffusion.models.convert import WEIGHT_FILES, read_branch
 from bridge_diffusion.models.shared_branch import write_change, write_shared
+from bridge_diffusion.worlds.emoji.plugins.kinds import find_plugin
 
 WEIGHTS = Path(__file__).parents[1] / "src/bridge_diffusion/worlds/emoji/weights"
 SHARD = "15MB"  # every file of the repository stays under 15 MiB
@@ -79,25 +86,98 @@ def ship_sharing_bridge(source: Path, target: Path, base: str, rank: int | None)
     _forget_sources(target)
 
 
+# The shipped file's name, the plug-in's, and its title.
+PLUGINS = (
+    ("twemoji", "lora", "Twemoji's style, for the emoji world"),
+    ("ink", "lora-ink", "Prints in one ink, for the emoji world"),
+    ("lemon", "inversion", "A lemon, for the emoji world"),
+)
+LORA_BYTES = 350_000
+# A layer's matrices, by the ends of their keys: kohya's names and peft's.
+MATRICES = ((".lora_down.weight", ".lora_up.weight"), (".lora_A.weight", ".lora_B.weight"))
+
+
+def ship_plugins(source: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for name, made, title in PLUGINS:
+        plugin = find_plugin(made)
+        state = load_file(plugin.exported(source) / plugin.file)
+        path = target / f"{name}.safetensors"
+        notes = {"format": "pt", "modelspec.title": title, "modelspec.license": "Apache-2.0"}
+        if plugin.kind == "inversion":
+            (vectors,) = state.values()
+            # Without a word of its own: the file's name is the word.
+            save_file({"emb_params": vectors.half()}, path, notes)
+            continue
+        rank = max(len(tensor) for key, tensor in state.items() if key.endswith(_downs()))
+        while True:
+            save_file({k: v.half() for k, v in reduced(state, rank).items()}, path, notes)
+            if path.stat().st_size < LORA_BYTES:
+                break
+            rank -= 1
+        print(f"{name}: rank {rank}")
+
+
+def _downs() -> tuple[str, ...]:
+    return tuple(down for down, _ in MATRICES)
+
+
+def reduced(state: dict[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """A LoRA with every layer at most of this rank; its scale stays."""
+    new = dict(state)
+    for key, down in state.items():
+        for down_end, up_end in MATRICES:
+            if not key.endswith(down_end) or len(down) <= rank:
+                continue
+            layer = key.removesuffix(down_end)
+            up = state[layer + up_end]
+            new[key], new[layer + up_end] = _product_of_rank(down, up, rank)
+            if (alpha := f"{layer}.alpha") in state:
+                new[alpha] = state[alpha] * (rank / len(down))
+    return new
+
+
+def _product_of_rank(down: Tensor, up: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The matrices of this rank whose product is nearest to that of two others.
+
+    Args:
+        down: [old rank, in, ...].
+        up: [out, old rank, ...].
+    """
+    q_up, r_up = torch.linalg.qr(up.double().flatten(1))
+    q_down, r_down = torch.linalg.qr(down.double().flatten(1).T)
+    left, values, right = torch.linalg.svd(r_up @ r_down.T)
+    roots = values[:rank].sqrt()
+    new_up = (q_up @ left[:, :rank] * roots).float()
+    new_down = (q_down @ right[:rank].T * roots).T.float()
+    return (
+        new_down.reshape(rank, *down.shape[1:]).contiguous(),
+        new_up.reshape(len(up), rank, *up.shape[2:]).contiguous(),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=("backbone", "bridge"))
+    parser.add_argument("part", choices=("backbone", "bridge", "plugins"))
     parser.add_argument("source", type=Path)
     parser.add_argument("--language", default="zh")
     parser.add_argument("--base", help="language of the shipped bridge whose branch this one has")
     parser.add_argument("--rank", type=int, help="of the matrices that change the base's branch")
     arguments = parser.parse_args()
-    backbone = arguments.part == "backbone"
-    if arguments.rank is not None and (arguments.rank < 1 or arguments.base is None):
+    shared = arguments.base is not None
+    if arguments.rank is not None and (arguments.rank < 1 or not shared):
         parser.error("--rank is of the change of a --base, and 1 or more")
-    if arguments.base is not None and (backbone or arguments.base == arguments.language):
+    if shared and (arguments.part != "bridge" or arguments.base == arguments.language):
         parser.error("--base is another language's bridge, for a bridge")
-    target = WEIGHTS / ("backbone" if backbone else f"bridges/{arguments.language}")
+    sharing = having(ship_sharing_bridge, base=arguments.base, rank=arguments.rank)
+    ship, place = {
+        "backbone": (ship_backbone, "backbone"),
+        "bridge": (sharing if shared else ship_bridge, f"bridges/{arguments.language}"),
+        "plugins": (ship_plugins, "plugins"),
+    }[arguments.part]
+    target = WEIGHTS / place
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    ship = ship_backbone if backbone else ship_bridge
-    if arguments.base is not None:
-        ship = having(ship_sharing_bridge, base=arguments.base, rank=arguments.rank)
     ship(arguments.source, partial)
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)

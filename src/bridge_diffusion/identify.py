@@ -56,6 +56,14 @@ _FAMILY_NAMES = {
 }
 # Width of the text states that a family's cross-attention reads.
 _FAMILY_BY_TEXT_WIDTH = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
+# A T2I-Adapter's first layer reads squares of 8 pixels (SDXL: 16) of one or three channels.
+_FIRST_OF_T2I_ADAPTERS = (
+    "conv_in.weight", "adapter.conv_in.weight",
+    "body.0.in_conv.weight", "adapter.body.0.in_conv.weight",
+)  # fmt: skip
+# SDXL's pair as diffusers' newer training script names it.
+_TOWERS = {"text_encoders_0", "text_encoders_1"}
+_FAMILY_BY_UNSHUFFLED = {64: "sd15", 192: "sd15", 256: "sdxl", 768: "sdxl"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +156,8 @@ def _identify_folder(folder: Path) -> Identity:
         width = config.get("cross_attention_dim")
         if name in _KINDS_BY_CLASS:
             family = _FAMILY_BY_TEXT_WIDTH.get(width) if isinstance(width, int) else None
+            if name == "T2IAdapter":
+                family = "sdxl" if config.get("adapter_type") == "full_adapter_xl" else "sd15"
             return Identity(
                 path=folder, kind=_KINDS_BY_CLASS[name], family=family, details={"class": name}
             )
@@ -212,7 +222,7 @@ def kind_and_family(shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str | N
 
 
 def _kind(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    if shapes and set(shapes) <= {"clip_l", "clip_g"}:
+    if shapes and (set(shapes) <= {"clip_l", "clip_g"} or set(shapes) == _TOWERS):
         return "textual inversion"
     for kind, marks in _KINDS_BY_KEY:
         if any(mark in key for key in shapes for mark in marks):
@@ -231,12 +241,14 @@ def _family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
             return _FAMILY_BY_TEXT_WIDTH.get(shape[-1])
         if key.endswith("to_k_ip.weight"):  # an IP-Adapter: [hidden, text width]
             return _FAMILY_BY_TEXT_WIDTH.get(shape[-1])
+        if key in _FIRST_OF_T2I_ADAPTERS and len(shape) == 4:
+            return _FAMILY_BY_UNSHUFFLED.get(shape[1])
     return None
 
 
 def _embedding_family(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """From the width of an embedding's vectors; SDXL's are a pair."""
-    if "clip_g" in shapes:
+    if "clip_g" in shapes or set(shapes) == _TOWERS:
         return "sdxl"
     widths = {shape[-1] for shape in shapes.values() if shape}
     return next((_FAMILY_BY_TEXT_WIDTH[w] for w in widths & {768, 1024}), None)

@@ -11,9 +11,25 @@ from dataclasses import dataclass
 from typing import Literal
 
 Shapes = Mapping[str, tuple[int, ...]]
-Layout = Literal["kohya", "diffusers", "diffusers (old)", "peft", "unknown"]
+Layout = Literal["kohya", "dotted", "diffusers", "diffusers (old)", "peft", "unknown"]
 
 KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
+# Names with dots, as ComfyUI and OneTrainer write them, and kohya's prefix of the same network.
+_DOTTED = {
+    "diffusion_model.": "lora_unet_",
+    "lora_unet.": "lora_unet_",
+    "text_encoders.clip_l.transformer.": "lora_te1_",
+    "text_encoders.clip_g.transformer.": "lora_te2_",
+    "clip_l.": "lora_te1_",
+    "clip_g.": "lora_te2_",
+    "lora_te.": "lora_te_",
+    "lora_te1.": "lora_te1_",
+    "lora_te2.": "lora_te2_",
+}
+_MATRIX = re.compile(
+    r"(.+?)\.((?:lora_[A-Za-z]+\.weight|hada_|lokr_|oft_|alpha|dora_scale|diff).*)"
+)
+_KOHYA_MATRICES = {"lora_A.weight": "lora_down.weight", "lora_B.weight": "lora_up.weight"}
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 """The networks of a pipeline that an English LoRA may change."""
 
@@ -34,7 +50,13 @@ _METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("DoRA", (".dora_scale", ".lora_magnitude_vector")),
 )
 # Keys that only LoRAs of transformer backbones (Flux, SD3, Wan ...) have.
-_TRANSFORMER = ("transformer.", "lora_transformer_", "double_blocks", "single_blocks", "lora_te3_")
+_TRANSFORMER = ("transformer.", "lora_transformer_", "lora_te3_")
+_TRANSFORMER_BLOCKS = (
+    "double_blocks",
+    "single_blocks",
+    "joint_blocks",
+    "single_transformer_blocks",
+)
 # Width of the text states that a UNet's cross-attention reads.
 _FAMILY_BY_TEXT_WIDTH = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
 _FAMILY_BY_NOTE = (
@@ -52,7 +74,7 @@ class LoraHeader:
     """What a LoRA is."""
 
     layout: Layout
-    """How its keys are named."""
+    """How its keys are named; "dotted" is ComfyUI's and OneTrainer's way."""
     method: str
     """"LoRA", "LoCon" (it trains convolutions too), "DoRA", "LoHa", "LoKr" and the like."""
     ranks: tuple[int, ...]
@@ -65,8 +87,10 @@ class LoraHeader:
 
 def read_lora_header(shapes: Shapes, metadata: Mapping[str, str]) -> LoraHeader:
     """What names, shapes and notes of a LoRA say; nothing is refused here."""
+    layout = _layout(shapes)
+    shapes = {kohya_key(key): shape for key, shape in shapes.items()}
     return LoraHeader(
-        layout=_layout(shapes),
+        layout=layout,
         method=_method(shapes),
         ranks=tuple(sorted({shape[0] for key, shape in shapes.items() if shape and is_down(key)})),
         parts=tuple(part for part in PARTS if any(part_of(key) == part for key in shapes)),
@@ -92,6 +116,15 @@ def trigger_words(metadata: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(tag for tag, _ in counts.most_common(_MANY_TAGS) if tag)
 
 
+def kohya_key(key: str) -> str:
+    """kohya's name of a key that ComfyUI or OneTrainer wrote; any other stays as it is."""
+    for prefix, kohya in _DOTTED.items():
+        if key.startswith(prefix) and (match := _MATRIX.fullmatch(key.removeprefix(prefix))):
+            matrix = _KOHYA_MATRICES.get(match[2], match[2])
+            return f"{kohya}{match[1].replace('.', '_')}.{matrix}"
+    return key
+
+
 def is_down(key: str) -> bool:
     """Whether a key names the first, narrowing matrix of a pair: its first size is the rank."""
     return key.endswith(("lora_down.weight", "lora.down.weight", "_lora.down.weight")) or (
@@ -115,6 +148,8 @@ def part_of(key: str) -> str:
 def _layout(shapes: Shapes) -> Layout:
     if any(key.startswith(KOHYA_PREFIXES) for key in shapes):
         return "kohya"
+    if any(kohya_key(key) != key for key in shapes):
+        return "dotted"
     if any(key.startswith("base_model.model.") for key in shapes):
         return "peft"
     if any(mark in key for key in shapes for mark in (".lora.down.", "_lora.down.", "lora_linear")):
@@ -134,7 +169,10 @@ def _method(shapes: Shapes) -> str:
 
 
 def _family(shapes: Shapes) -> str | None:
-    if any(key.startswith(_TRANSFORMER) or "_blocks_img_" in key for key in shapes):
+    if any(
+        key.startswith(_TRANSFORMER) or any(mark in key for mark in _TRANSFORMER_BLOCKS)
+        for key in shapes
+    ):
         return "transformer"
     widths = {
         shape[1]

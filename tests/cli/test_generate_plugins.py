@@ -16,7 +16,7 @@ from diffusers import (
 from diffusers.utils import convert_state_dict_to_kohya
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_plugins import save_plugins, trained
+from tiny_plugins import trained
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -29,71 +29,7 @@ from bridge_diffusion.generation.request import GenerationRequest
 from bridge_diffusion.images.infotext import parse_infotext
 from bridge_diffusion.images.metadata import read_metadata
 
-
-def pixels(path: Path | str) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
-
-
-@pytest.fixture
-def draw(bdm: Callable, model: Path, bridge: Path, tmp_path: Path) -> Callable:
-    """Run `bdm generate` with the tiny model and bridge; gives the one picture's path."""
-
-    def run(*arguments: object, bridge: object = bridge) -> Path:
-        which = ("--model", model, "--bridge", bridge, "--seed", 1, "--steps", 2)
-        outcome = bdm("generate", *which, "--out", tmp_path / "out", *arguments)
-        assert outcome.code == 0, outcome.err
-        (line,) = outcome.lines
-        return Path(line)
-
-    return run
-
-
-@pytest.fixture
-def refused(bdm: Callable, model: Path, bridge: Path, tmp_path: Path) -> Callable:
-    """Run `bdm generate` and give its one line of error."""
-
-    def run(*arguments: object) -> str:
-        which = ("--model", model, "--bridge", bridge) if "--from" not in arguments else ()
-        outcome = bdm("generate", *arguments, *which, "--out", tmp_path / "out")
-        assert (outcome.code, outcome.out) == (2, "")
-        assert outcome.err.startswith("bdm: error: ")
-        assert outcome.err.count("\n") == 1
-        return outcome.err
-
-    return run
-
-
-def again(bdm: Callable, path: Path, *arguments: object) -> Path:
-    """Draw a picture again from its file, which must give the same pixels and metadata."""
-    outcome = bdm("generate", "--from", path, "--out", path.parent / "again", *arguments)
-    assert outcome.code == 0, outcome.err
-    np.testing.assert_array_equal(pixels(outcome.lines[0]), pixels(path))
-    assert read_metadata(Path(outcome.lines[0])) == read_metadata(path)
-    return path
-
-
-@pytest.fixture(scope="session")
-def collection(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of plug-ins for the tiny model. Tests must not change it."""
-    folder = tmp_path_factory.mktemp("plugins")
-    save_plugins(model, folder)
-    return folder
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    ramp = np.linspace(0, 255, 16 * 16 * 3).reshape(16, 16, 3).astype(np.uint8)
-    Image.fromarray(ramp).save(tmp_path / "picture.png")
-    return tmp_path / "picture.png"
-
-
-@pytest.fixture
-def mask(tmp_path: Path) -> Path:
-    left = np.zeros((16, 16), np.uint8)
-    left[:, :8] = 255
-    Image.fromarray(left).save(tmp_path / "mask.png")
-    return tmp_path / "mask.png"
+from .conftest import again, pixels
 
 
 def test_loras_act_each_with_its_weight(draw: Callable, bdm: Callable, collection: Path) -> None:
@@ -263,6 +199,23 @@ def test_options_over_a_file_change_its_plugins(
     assert outcome.code == 0, outcome.err
 
 
+def test_shipped_plugins_are_found_by_name(
+    bdm: Callable, tmp_path: Path, refused: Callable, collection: Path
+) -> None:
+    """With the emoji world, whose they are; and drawn again from the picture."""
+    outcome = bdm(
+        "generate", "狗", "--english", "a lemon <lora:ink:0.8>", "--lora", "twemoji:0.5",
+        "--embedding", "lemon", "--steps", 1, "--seed", 1, "--out", tmp_path,
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    path = again(bdm, Path(outcome.lines[0]))
+    info = parse_infotext(read_metadata(path).infotext)
+    assert info.prompt == "a lemon <lora:twemoji:0.5> <lora:ink:0.8>"
+    assert "lemon: " in info.parameters["TI hashes"]
+    for folder in ((), ("--plugins", collection)):
+        assert "--lora twemoji" in refused("狗", "--lora", "twemoji", *folder)
+
+
 def test_mistakes(
     refused: Callable, collection: Path, model: Path, bridge: Path, picture: Path, tmp_path: Path
 ) -> None:
@@ -301,7 +254,8 @@ def test_parts_may_come_and_go(model: Path, bridge: Path, collection: Path, pict
     request = GenerationRequest(
         prompt="红包", english="fox mood", model=str(model), bridge=str(bridge), seed=1, steps=2,
         lora=("style", "words.v2"), embedding=("mood",), plugins=collection, init_image=picture,
-        control_net="edges", control=picture, ip_adapter=str(collection / "ip"), ip_image=picture,
+        control_net=("edges",), control=(picture,),
+        ip_adapter=str(collection / "ip"), ip_image=picture,
     )  # fmt: skip
     (wanted,) = draw_all(open_model(request), request)
     opened = open_model(request)

@@ -1,5 +1,7 @@
 """`bdm plugins`: what files of the community are, and what of them fits a model."""
 
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from diffusers import UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_kohya
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
+
+from .conftest import Trap
 
 KEY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
 
@@ -91,10 +95,39 @@ def test_folders_of_networks(bdm: Callable, model: Path, bridge: Path) -> None:
     assert [each["kind"] for each in shown] == ["bridge", "VAE"]
 
 
+def test_what_is_shipped_is_listed_and_found_by_name(
+    bdm: Callable, lora: Path, tmp_path: Path
+) -> None:
+    """Without arguments; the user's own folder comes first."""
+    outcome = bdm("plugins")
+    assert outcome.code == 0, outcome.err
+    kinds = {"ink": "LoRA", "twemoji": "LoRA", "lemon": "textual inversion"}
+    assert len(outcome.lines) == len(kinds)
+    for line in outcome.lines:
+        name, _, facts = line.partition(": ")
+        pattern = rf"{kinds[name]}, emoji world, 0\.\d\d MiB, shipped with bdm"
+        assert re.fullmatch(pattern, facts), line
+    lines = bdm("plugins", "--plugins", lora.parent).lines
+    assert lines[0].startswith("snow: LoRA, family not known, 0.0")
+    assert lines[0].endswith(str(lora))
+    assert lines[1:] == outcome.lines
+    shown = bdm("plugins", "ink").lines
+    assert shown[0].endswith("ink.safetensors: LoRA, emoji world")
+    assert "  layout: kohya" in shown
+    (found,) = bdm("plugins", "ink", "--json").json()
+    assert (found["name"], found["from"]) == ("ink", "shipped with bdm")
+    assert found["bytes"] == Path(found["path"]).stat().st_size
+    own = shutil.copy(lora, tmp_path / "ink.safetensors")
+    (found,) = bdm("plugins", "ink", "--plugins", tmp_path, "--json").json()
+    assert found["path"] == str(own)
+
+
 def test_mistakes(bdm: Callable, lora: Path, tmp_path: Path) -> None:
     torch.save({"x": Trap(tmp_path / "sprung")}, tmp_path / "trap.pt")
     for arguments, words in (
         ((tmp_path / "none",), "nothing at"),
+        (("inkk",), "near it: ink"),
+        (("--plugins", tmp_path / "none"), "is no folder"),
         ((tmp_path / "trap.pt",), "was not executed"),
         ((lora, "--model", lora), "is a LoRA, not a whole model"),
         ((lora, "--model", "owner/name"), "is not here"),
@@ -104,13 +137,3 @@ def test_mistakes(bdm: Callable, lora: Path, tmp_path: Path) -> None:
         assert words in outcome.err
     assert "was not executed" in bdm("plugins", tmp_path).out
     assert not (tmp_path / "sprung").exists()
-
-
-class Trap:
-    """Leaves a file behind where it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return (Path.touch, (self.path,))

@@ -21,9 +21,19 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
     size=st.none() | st.tuples(st.integers(1, 4096), st.integers(1, 4096)),
     mask=st.none() | TEXT.filter(lambda text: "\0" not in text).map(Path),
     embedding=st.lists(TEXT, max_size=3).map(tuple),
+    nets=st.lists(st.tuples(TEXT, st.floats(min_value=0, max_value=10)), max_size=3),
 )
-def test_json_keeps_a_request_exactly(mask: Path | None, **values: object) -> None:
-    request = GenerationRequest(**values, init_image=mask, mask=mask)
+def test_json_keeps_a_request_exactly(
+    mask: Path | None, nets: list[tuple[str, float]], **values: object
+) -> None:
+    request = GenerationRequest(
+        **values,
+        init_image=mask,
+        mask=mask,
+        control_net=tuple(name for name, _ in nets),
+        control=(Path("c.png"),) * len(nets),
+        control_scale=tuple(scale for _, scale in nets),
+    )
     assert GenerationRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
 
 
@@ -60,8 +70,17 @@ def test_json_keeps_a_request_exactly(mask: Path | None, **values: object) -> No
         ({"lora": ("x", "x:0.5")}, "named twice"),
         ({"prompt": "<lora:x>"}, "prompt is empty"),
         ({"negative": "<lora:x>"}, "--negative"),
-        ({"control": Path("c.png")}, "--control needs --control-net"),
-        ({"control_net": "n", "control": Path("c.png"), "control_scale": 11}, "0 to 10"),
+        ({"control": (Path("c.png"),)}, "--control needs --control-net"),
+        ({"control_net": ("n",), "control": (Path("c"),), "control_scale": (11,)}, "0 to 10"),
+        (
+            {"control_net": ("n", "m"), "control": (Path("c"),)},
+            "--control-net is given 2 times and --control once; give one --control for each",
+        ),
+        (
+            {"control_net": ("n",) * 2, "control": (Path("c"),) * 2, "control_scale": (1,) * 3},
+            "--control-net is given 2 times and --control-scale 3 times",
+        ),
+        ({"control": Path("c.png"), "control_net": "n"}, "tuple"),
         ({"ip_image": Path("c.png")}, "--ip-image needs --ip-adapter"),
     ],
 )
@@ -70,6 +89,21 @@ def test_what_is_not_allowed_is_said(values: dict, message: str) -> None:
         GenerationRequest(**{"prompt": "红包", **values})
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_request_with_one_controlnet_by_itself_is_read() -> None:
+    """As pictures of earlier versions have it, and those without any."""
+    one = {"prompt": "x", "control_net": "n", "control": "c.png", "control_scale": 0.5}
+    read = GenerationRequest.from_json(one)
+    assert (read.control_net, read.control, read.control_scale) == (
+        ("n",),
+        (Path("c.png"),),
+        (0.5,),
+    )
+    none = {"prompt": "x", "control_net": None, "control": None, "control_scale": 1.0}
+    assert GenerationRequest.from_json(none) == GenerationRequest(prompt="x")
+    with pytest.raises(BridgeError, match="--control-scale needs --control-net"):
+        GenerationRequest.from_json({**none, "control_scale": 0.5})
 
 
 @pytest.mark.parametrize("values", [{"prompt": "x", "nonsense": 1}, {}, {"prompt": 1}])

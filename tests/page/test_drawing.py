@@ -242,8 +242,34 @@ def test_plugins_of_the_community(visit: Any, picture: bytes) -> None:
     (job, *_) = visit.get("/api/jobs?limit=1")
     order = job["order"]
     assert (order["lora"], order["embedding"]) == (["style:0.5"], ["mood"])
-    assert order["control_net"] == "edges"
-    assert preview.get_attribute("src") == f"/api/uploads/{order['control']}.png"
+    assert order["control_net"] == ["edges"]
+    assert preview.get_attribute("src") == f"/api/uploads/{order['control'][0]}.png"
+
+
+def test_every_controlnet_of_a_recalled_picture_is_kept(visit: Any, picture: bytes) -> None:
+    """The form sets one; those beside it are told, drawn with again, and may be left out."""
+    page = visit.open()
+    answer = httpx.post(f"{visit.address}/api/uploads", files={"file": ("x", picture)}, timeout=60)
+    upload = answer.json()["id"]
+    controls = {"control_net": ["edges"] * 2, "control": [upload] * 2, "control_scale": [0.5, 0.7]}
+    kept = {"control_net": "edges", "control": upload, "control_scale": 0.5,
+            "more_controls": [{"net": "edges", "picture": upload, "scale": 0.7}]}  # fmt: skip
+    page.evaluate(
+        "async (order) => (await import('/code/settings.js')).recall(order)",
+        {"prompt": "x", "model": "tiny", "bridge": "bridge", "steps": 2, "n": 1, **controls},
+    )
+    form = page.evaluate("async () => (await import('/code/settings.js')).form.value")
+    assert {name: form[name] for name in kept} == kept
+    order = page.evaluate(
+        "async () => { const s = await import('/code/settings.js');"
+        " return s.orderOf(s.form.value); }"
+    )
+    assert {name: order[name] for name in controls} == controls
+    control = visit.section("ControlNet")
+    control.get_by_text("And beside it: edges, strength 0.7").wait_for()
+    control.get_by_role("button", name="Leave edges out").click()
+    form = page.evaluate("async () => (await import('/code/settings.js')).form.value")
+    assert form["more_controls"] == []
 
 
 def test_without_a_bridge_the_model_reads_both_prompts(visit: Any) -> None:

@@ -19,6 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from bridge_diffusion import BridgeError
+from bridge_diffusion.plugins.lora import load_lora
+
 UNET_TARGETS = ["to_q", "to_k", "to_out.0", "ff.net.2", "proj_in", "conv1", "time_emb_proj"]
 TEXT_TARGETS = ["q_proj", "fc1"]
 
@@ -57,6 +60,17 @@ def frozen(network: nn.Module) -> dict[str, Tensor]:
 
 def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def refusal(pipe: Any, path: Path) -> str:
+    before = frozen(pipe.unet)
+    with pytest.raises(BridgeError) as error:
+        load_lora(pipe, path)
+    assert same(frozen(pipe.unet), before)
+    assert not any(pipe.get_list_adapters().values())
+    message = str(error.value)
+    assert "\n" not in message
+    return message
 
 
 def to_kohya(unet: Mapping[str, Tensor], text: Mapping[str, Tensor]) -> dict[str, Tensor]:

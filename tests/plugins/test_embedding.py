@@ -110,6 +110,10 @@ def test_sdxl_has_a_pair(xl_pipe: StableDiffusionXLPipeline, tmp_path: Path) -> 
     assert torch.equal(rows_of(xl_pipe, ["mood", "mood_1"]), pair["clip_l"])
     assert torch.equal(rows_of(xl_pipe, ["mood", "mood_1"], "_2"), pair["clip_g"])
     assert not np.array_equal(draw(xl_pipe, prompt="mood"), draw(xl_pipe, prompt="fox"))
+    numbered = {"text_encoders_0": vectors(1, 16), "text_encoders_1": vectors(1, 16)}
+    save_file(numbered, tmp_path / "calm.safetensors")  # diffusers' newer training script
+    assert load_embedding(xl_pipe, tmp_path / "calm.safetensors").token == "calm"
+    assert torch.equal(rows_of(xl_pipe, ["calm"], "_2"), numbered["text_encoders_1"])
 
 
 def refusal(pipe: Pipe, path: Path) -> str:

@@ -114,6 +114,19 @@ def test_names_that_lead_nowhere(folder: Path) -> None:
             find_plugin(name, where, "--lora")
 
 
+def test_shipped_plugins_come_after_the_user_s_own(folder: Path, tmp_path: Path) -> None:
+    shipped = tmp_path / "canny"  # its files lie there by name, as those that are shipped
+    for name in ("style", "ink"):
+        (shipped / f"{name}.pt").touch()
+    assert find_plugin("ink", None, "--lora", shipped) == shipped / "ink.pt"
+    assert find_plugin("ink", folder, "--lora", shipped) == shipped / "ink.pt"
+    assert find_plugin("style", folder, "--lora", shipped) == folder / "style.safetensors"
+    assert find_plugin("style", None, "--lora", shipped) == shipped / "style.pt"
+    for where in (None, folder):
+        with pytest.raises(BridgeError, match="near it: ink"):
+            find_plugin("inkk", where, "--lora", shipped)
+
+
 def test_a_tag_is_never_a_path(folder: Path) -> None:
     for name in (str(folder / "style.safetensors"), "sub/bad.pt", "../x", ".hidden/x"):
         with pytest.raises(BridgeError, match="no file"):

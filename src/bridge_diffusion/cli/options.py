@@ -102,7 +102,7 @@ def _parameter(
     if isinstance(field.default, bool):
         return typer.Option(f"{flag}/--no-{flag[2:]}", help=doc + _default(field))
     if _repeated(hint):
-        return typer.Option(flag, help=doc, metavar="<str>")
+        return typer.Option(flag, help=doc, metavar=f"<{_repeated(hint).__name__.lower()}>")
     if field.name in parsers:
         return typer.Option(flag, help=doc, metavar=parsers[field.name][0])
     return typer.Option(flag, help=doc + _default(field))

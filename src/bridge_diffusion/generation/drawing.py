@@ -1,5 +1,6 @@
 """Draw pictures: one generator a picture, so that each can be drawn again on its own."""
 
+import inspect
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from bridge_diffusion.generation.record import describe
 from bridge_diffusion.generation.request import GenerationRequest
 from bridge_diffusion.generation.schedulers import make_scheduler
 from bridge_diffusion.images.metadata import ImageMetadata
+from bridge_diffusion.plugins.t2i_adapter import adapter_pipeline, picture_mode
 
 # Stock pipelines take sides that are multiples of 8, whatever the autoencoder's factor.
 _STOCK_MULTIPLE = 8
@@ -128,7 +130,7 @@ def _draw_batch(
     # A fresh scheduler a run: some keep the history of their last one.
     pipe.scheduler = _scheduler(opened, requests[0])
     if step_end is not None:
-        inputs = _with_step_end(inputs, step_end, tuple(batch))
+        inputs = _with_step_end(pipe, inputs, step_end, tuple(batch))
     output = _run(pipe, requests, inputs)
     flagged = getattr(output, "nsfw_content_detected", None) or [False] * len(requests)
     drawings = {}
@@ -205,19 +207,25 @@ def _together(prompts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _with_step_end(
-    inputs: dict[str, Any], step_end: StepEnd, pictures: tuple[int, ...]
+    pipe: Any, inputs: dict[str, Any], step_end: StepEnd, pictures: tuple[int, ...]
 ) -> dict[str, Any]:
     """The arguments with a step's end told; a bridge's own step window stays before it."""
 
     def tell(pipe: Any, index: int, timesteps: Any, values: dict[str, Any]) -> dict[str, Any]:
         latents = values["latents"]
+        steps = getattr(pipe, "num_timesteps", len(pipe.scheduler.timesteps))
         foreseen = getattr(pipe.scheduler, "model_outputs", [None])[-1]
         if isinstance(foreseen, Tensor) and foreseen.shape == latents.shape:
             latents = foreseen
-        step = Step(number=index + 1, of=pipe.num_timesteps, pictures=pictures, latents=latents)
-        step_end(step)
+        step_end(Step(number=index + 1, of=steps, pictures=pictures, latents=latents))
         return values
 
+    if "callback_on_step_end" not in inspect.signature(pipe.__call__).parameters:
+
+        def tell_old(index: int, timestep: Any, latents: Tensor) -> None:
+            tell(pipe, index, timestep, {"latents": latents})
+
+        return inputs | {"callback": tell_old}
     window = inputs.get("callback_on_step_end")
     return inputs | {"callback_on_step_end": tell if window is None else window.then(tell)}
 
@@ -242,7 +250,8 @@ def _prompts(opened: OpenedModel, request: GenerationRequest) -> dict[str, Any]:
     """The pipeline's prompt arguments."""
     request = request.without_tags()
     if opened.bridge is None:
-        return {"prompt": request.prompt, "negative_prompt": request.negative or None}
+        texts = {"prompt": request.prompt, "negative_prompt": request.negative or None}
+        return _encoded(opened.pipe, texts) if opened.adapters else texts
     return opened.bridge.prompt(
         request.prompt,
         negative=request.negative,
@@ -254,10 +263,23 @@ def _prompts(opened: OpenedModel, request: GenerationRequest) -> dict[str, Any]:
     )
 
 
+def _encoded(pipe: Any, texts: Mapping[str, str | None]) -> dict[str, Any]:
+    """A prompt as its own pipeline encodes it: that of T2I-Adapters knows no new words."""
+    encoded = pipe.encode_prompt(
+        **texts,
+        device=pipe._execution_device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=True,
+    )
+    names = ("prompt_embeds", "negative_prompt_embeds")
+    pooled = ("pooled_prompt_embeds", "negative_pooled_prompt_embeds")  # SDXL's
+    return dict(zip((*names, *pooled), encoded, strict=False))
+
+
 def _pipeline_for(opened: OpenedModel, request: GenerationRequest) -> tuple[Any, dict[str, Any]]:
     """The stock pipeline for a request's inputs, and these inputs."""
     pipe = opened.pipe
-    size = _size(pipe, request)
+    size = _size(opened, request)
     inputs: dict[str, Any] = {"width": size[0], "height": size[1]}
     inpainting_only = pipe.unet.config.in_channels != pipe.vae.config.latent_channels
     if inpainting_only and request.mask is None:
@@ -277,20 +299,55 @@ def _pipeline_for(opened: OpenedModel, request: GenerationRequest) -> tuple[Any,
         else:
             inputs["mask_image"] = _open(request.mask).convert("L").resize(size)
             drawing = AutoPipelineForInpainting.from_pipe(pipe)
-    if request.control is not None:
+    if opened.adapters:
+        drawing = adapter_pipeline(pipe, opened.adapters)
+        inputs |= _adapter_inputs(opened, request, size)
+    elif request.control:
         # Where there is an initial picture, stock pipelines call the other one so.
         name = "image" if request.init_image is None else "control_image"
-        inputs[name] = _open(request.control).resize(size)
-        inputs["controlnet_conditioning_scale"] = request.control_scale
+        pictures = [_open(path).resize(size) for path in request.control]
+        inputs[name] = _lone(pictures)
+        inputs["controlnet_conditioning_scale"] = _lone(request.control_scales())
     if request.ip_image is not None:
         inputs["ip_adapter_image"] = _open(request.ip_image)
     drawing.set_progress_bar_config(**getattr(pipe, "_progress_bar_config", {}))
     return drawing, inputs
 
 
-def _size(pipe: Any, request: GenerationRequest) -> tuple[int, int]:
+def _adapter_inputs(
+    opened: OpenedModel, request: GenerationRequest, size: tuple[int, int]
+) -> dict[str, Any]:
+    """The arguments for T2I-Adapters, whose stock pipeline draws from text alone."""
+    if request.init_image is not None:
+        raise BridgeError(
+            "--init-image does not go with a T2I-Adapter: diffusers' pipeline draws from text "
+            "alone; leave it out, or give a ControlNet"
+        )
+    if (request.start, request.end) != (0.0, 1.0):
+        raise BridgeError(
+            "--start and --end do not go with a T2I-Adapter: diffusers' pipeline does not tell "
+            "its steps; leave them out, or give a ControlNet"
+        )
+    pictures = [
+        _open(path).convert(picture_mode(adapter)).resize(size)
+        for path, adapter in zip(request.control, opened.adapters, strict=True)
+    ]
+    return {
+        "image": _lone(pictures),
+        "adapter_conditioning_scale": _lone(request.control_scales()),
+    }
+
+
+def _lone(values: Sequence[Any]) -> Any:
+    """Stock pipelines take one by itself and several as a list."""
+    return values[0] if len(values) == 1 else list(values)
+
+
+def _size(opened: OpenedModel, request: GenerationRequest) -> tuple[int, int]:
     """Width and height of the picture, in pixels."""
-    multiple = int(np.lcm(_STOCK_MULTIPLE, pipe.vae_scale_factor))
+    pipe = opened.pipe
+    factors = [adapter.downscale_factor for adapter in opened.adapters]
+    multiple = int(np.lcm.reduce([_STOCK_MULTIPLE, pipe.vae_scale_factor, *factors]))
     if request.size is not None:
         size, asked = request.size, "--size"
     elif request.init_image is not None:

@@ -1,7 +1,7 @@
 """What plug-ins are, and whether they would load into a model: no weight of the model is read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,8 +21,14 @@ from bridge_diffusion.plugins.files import (
     weights_hash,
 )
 from bridge_diffusion.plugins.lora import match_lora
-from bridge_diffusion.plugins.naming import WHOLE_FOLDER_FILES, plugins_in
+from bridge_diffusion.plugins.naming import (
+    WHOLE_FOLDER_FILES,
+    find_by_stem,
+    plugin_name,
+    plugins_in,
+)
 from bridge_diffusion.reading import read_json
+from bridge_diffusion.worlds.emoji.paths import plugins_folder
 
 _TEXT_ENCODERS = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
 
@@ -45,6 +51,12 @@ class Inspection:
 
     path: Path
     """Its file or folder."""
+    name: str
+    """What requests call it."""
+    bytes: int
+    """Size of its files."""
+    is_shipped: bool
+    """Whether it comes with the package, for the emoji world."""
     identity: Identity | None
     """What it is; None where it cannot be read."""
     weights_sha256: str
@@ -61,13 +73,47 @@ def inspect(path: Path, model: SimpleNamespace | None) -> Inspection:
     Args:
         model: From `empty_model`; None compares with none.
     """
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    found = Inspection(
+        path=path,
+        name=plugin_name(path),
+        bytes=sum(file.stat().st_size for file in files),
+        is_shipped=path.parent == plugins_folder(),
+        identity=None,
+        weights_sha256="",
+        error="",
+        fit=None,
+    )
     try:
         identity = identify_plugin(path)
         digest = weights_hash(path)
     except (BridgeError, OSError) as error:
-        return Inspection(path=path, identity=None, weights_sha256="", error=str(error), fit=None)
+        return replace(found, error=str(error))
     fit = None if model is None else _fit(path, identity, model)
-    return Inspection(path=path, identity=identity, weights_sha256=digest, error="", fit=fit)
+    return replace(found, identity=identity, weights_sha256=digest, fit=fit)
+
+
+def known_plugins(folder: Path | None) -> list[Path]:
+    """The plug-ins that a name may mean: those of the user's folder, then those that are shipped.
+
+    Raises:
+        BridgeError: The folder is none.
+    """
+    if folder is not None and not folder.is_dir():
+        raise BridgeError(f"--plugins {folder} is no folder; check the path")
+    return ([] if folder is None else plugins_in(folder)) + plugins_in(plugins_folder())
+
+
+def named_plugin(name: str, folder: Path | None) -> Path:
+    """What a name or a path means, by the rules of `bdm generate`.
+
+    Raises:
+        BridgeError: Nothing is there.
+    """
+    path = Path(name).expanduser()
+    if path.exists() or path.name != name:
+        return path
+    return find_by_stem(name, folder, name, plugins_folder())
 
 
 def plugins_at(path: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from diffusers import (
     StableDiffusionXLImg2ImgPipeline,
     StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
+    T2IAdapter,
 )
 
 from bridge_diffusion.errors import BridgeError
@@ -74,6 +75,8 @@ class OpenedModel:
     """"fp32", "fp16" or "bf16"."""
     plugins: tuple[LoadedPlugin, ...] = ()
     """The English community's plug-ins that act, in the order of their loading."""
+    adapters: tuple[T2IAdapter, ...] = ()
+    """The T2I-Adapters, in the order of the request's pictures to follow."""
 
 
 def open_model(request: GenerationRequest) -> OpenedModel:
@@ -93,12 +96,15 @@ def open_model(request: GenerationRequest) -> OpenedModel:
     pipe = load_pipeline(
         model or str(request.model), dtype=DTYPES[dtype], safety_checker=request.safety_checker
     )
-    pipe, plugins = load_plugins(pipe, request)
+    plugged = load_plugins(pipe, request)
+    pipe = plugged.pipe
     bridge = None
     if source is not None:
         bridge = load_bridge(source, request.text_encoder, DTYPES[dtype])
         bridge.attach(pipe)
     place(pipe, bridge, device, request.offload)
+    for adapter in plugged.adapters:  # small, and at work once a picture: they stay
+        adapter.to(device)
     return OpenedModel(
         pipe=pipe,
         bridge=bridge,
@@ -108,7 +114,8 @@ def open_model(request: GenerationRequest) -> OpenedModel:
         bridge_hash=weights_hash(source, ("branch", "controlnet")),
         device=device,
         dtype=dtype,
-        plugins=plugins,
+        plugins=plugged.plugins,
+        adapters=plugged.adapters,
     )
 
 

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image
+from diffusers import AutoPipelineForInpainting, AutoPipelineForText2Image, T2IAdapter
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.request import GenerationRequest
 from bridge_diffusion.plugins.embedding import load_embedding
-from bridge_diffusion.plugins.files import file_hash, weights_hash
+from bridge_diffusion.plugins.files import file_hash, identify_plugin, weights_hash
 from bridge_diffusion.plugins.ip_adapter import ip_adapter_files, load_ip_adapter
 from bridge_diffusion.plugins.lora import load_lora, set_lora_weights
 from bridge_diffusion.plugins.naming import find_by_stem, find_plugin, plugin_name
 from bridge_diffusion.plugins.networks import load_controlnet, load_vae
+from bridge_diffusion.plugins.t2i_adapter import load_t2i_adapter
+from bridge_diffusion.worlds.emoji.paths import backbone_folder, plugins_folder
 
 _log = logging.getLogger(__name__)
 
@@ -39,8 +41,26 @@ class LoadedPlugin:
     """How strongly it acts."""
 
 
-def load_plugins(pipe: Any, request: GenerationRequest) -> tuple[Any, tuple[LoadedPlugin, ...]]:
-    """The pipeline with a request's plug-ins, another one where there is a ControlNet.
+def shipped_for(request: GenerationRequest) -> Path | None:
+    """The folder of the plug-ins that are shipped for a request's model; None where none are."""
+    own = request.model is None or Path(request.model).expanduser().resolve() == backbone_folder()
+    return plugins_folder() if own else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plugged:
+    """A pipeline with plug-ins."""
+
+    pipe: Any
+    """The stock pipeline; another one than before where there is a ControlNet."""
+    adapters: tuple[T2IAdapter, ...]
+    """The T2I-Adapters, which no pipeline from text or picture holds."""
+    plugins: tuple[LoadedPlugin, ...]
+    """All that was loaded, in its order."""
+
+
+def load_plugins(pipe: Any, request: GenerationRequest) -> Plugged:
+    """The pipeline with a request's plug-ins.
 
     Raises:
         BridgeError: One is missing, damaged, or does not belong to the model.
@@ -61,7 +81,8 @@ def load_plugins(pipe: Any, request: GenerationRequest) -> tuple[Any, tuple[Load
         )
 
     def find(name: str, field: PluginField) -> Path:
-        return find_plugin(name, request.plugins, "--" + field.replace("_", "-"))
+        flag = "--" + field.replace("_", "-")
+        return find_plugin(name, request.plugins, flag, shipped_for(request))
 
     if request.vae is not None:
         path = find(request.vae, "vae")
@@ -81,15 +102,49 @@ def load_plugins(pipe: Any, request: GenerationRequest) -> tuple[Any, tuple[Load
             path, *encoder = ip_adapter_files(path)
             load_ip_adapter(pipe, path, request.ip_scale)
         note("ip_adapter", path, *encoder, weight=request.ip_scale)
-    if request.control_net is not None:
-        path = find(request.control_net, "control_net")
+    paths = [find(name, "control_net") for name in request.control_net]
+    pipe, adapters = _load_control(pipe, request, paths)
+    for path, scale in zip(paths, request.control_scales(), strict=True):
+        note("control_net", path, weight=scale)
+    return Plugged(pipe=pipe, adapters=adapters, plugins=tuple(loaded))
+
+
+def _load_control(
+    pipe: Any, request: GenerationRequest, paths: Sequence[Path]
+) -> tuple[Any, tuple[T2IAdapter, ...]]:
+    """The pipeline with its ControlNets, and the T2I-Adapters, which are loaded by themselves."""
+    _check_names(paths)
+    are_adapters = [identify_plugin(path).kind == "T2I-Adapter" for path in paths]
+    if all(are_adapters):
+        if paths and request.ip_adapter is not None and not hasattr(pipe, "text_encoder_2"):
+            raise BridgeError(
+                "--ip-adapter does not go with a T2I-Adapter on Stable Diffusion 1.5: diffusers' "
+                "pipeline takes one of them; leave one out, or give a ControlNet"
+            )
+        return pipe, tuple(load_t2i_adapter(pipe, path) for path in paths)
+    if any(are_adapters):
+        raise BridgeError(
+            f"--control-net {paths[are_adapters.index(True)]} is a T2I-Adapter, and another one is "
+            "a ControlNet: diffusers has no pipeline for both; give several of one kind"
+        )
+    nets = []
+    for path in paths:
         with _blamed("control_net", path):
-            net = load_controlnet(pipe, path)
-        # A model that only redraws inside a mask has no way from text alone.
-        task = AutoPipelineForInpainting if request.mask else AutoPipelineForText2Image
-        pipe = task.from_pipe(pipe, controlnet=net)
-        note("control_net", path, weight=request.control_scale)
-    return pipe, tuple(loaded)
+            nets.append(load_controlnet(pipe, path))
+    # A model that only redraws inside a mask has no way from text alone.
+    task = AutoPipelineForInpainting if request.mask else AutoPipelineForText2Image
+    return task.from_pipe(pipe, controlnet=nets[0] if len(nets) == 1 else nets), ()
+
+
+def _check_names(paths: Sequence[Path]) -> None:
+    """A record names them by their files' names, so two files may not share one."""
+    by_name: dict[str, Path] = {}
+    for path in paths:
+        other = by_name.setdefault(plugin_name(path), path)
+        if other.resolve() != path.resolve():
+            raise BridgeError(
+                f"--control-net {other} and {path} have the same name; rename one of them"
+            )
 
 
 @contextmanager
@@ -106,9 +161,10 @@ def _blamed(field: PluginField, path: Path) -> Iterator[None]:
 
 def _load_loras(pipe: Any, request: GenerationRequest, note: Callable[..., None]) -> None:
     given, tagged = request.loras()
-    found = [(use, find_plugin(use.name, request.plugins, "--lora")) for use in given]
-    # A prompt may come from anywhere: its tags name files of the folder, never paths.
-    found += [(use, find_by_stem(use.name, request.plugins, str(use))) for use in tagged]
+    shipped = shipped_for(request)
+    found = [(use, find_plugin(use.name, request.plugins, "--lora", shipped)) for use in given]
+    # A prompt may come from anywhere: its tags name files of the folders, never paths.
+    found += [(use, find_by_stem(use.name, request.plugins, str(use), shipped)) for use in tagged]
     names = [plugin_name(path) for _, path in found]
     if twice := [name for name in names if names.count(name) > 1]:
         raise BridgeError(

@@ -74,8 +74,9 @@ def check_same_sources(
 
 def _hashes(opened: "OpenedModel", request: GenerationRequest) -> dict[str, str]:
     """First 10 digits of the SHA-256 of everything that a picture is made from, by field."""
-    names = ("init_image", "mask", "control", "ip_image")
-    files = {name: getattr(request, name) for name in names}
+    files = {name: getattr(request, name) for name in ("init_image", "mask", "ip_image")}
+    for number, file in enumerate(request.control):
+        files[f"control {number + 1}" if number else "control"] = file
     return (
         {"model": opened.model_hash, "bridge": opened.bridge_hash}
         | {name: _file_hash(file) for name, file in files.items() if file is not None}

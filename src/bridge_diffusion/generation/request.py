@@ -27,6 +27,7 @@ _NEEDS = (
     ("ip_image", "ip_adapter"),
     ("ip_scale", "ip_adapter"),
 )
+_OF_CONTROL = ("control_net", "control", "control_scale")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,12 +79,14 @@ class GenerationRequest:
     embedding: tuple[str, ...] = ()
     """A Textual Inversion file, or its name in --plugins; its name is then a word of the English
     prompt; may be given several times."""
-    control_net: str | None = None
-    """A ControlNet: a folder, a file, or its name in --plugins."""
-    control: Path | None = None
-    """The picture that the ControlNet follows: edges, a pose ... as it was trained on."""
-    control_scale: float = 1.0
-    """How strongly the ControlNet acts."""
+    control_net: tuple[str, ...] = ()
+    """A ControlNet or a T2I-Adapter: a folder, a file, or its name in --plugins; may be given
+    several times, each with its --control."""
+    control: tuple[Path, ...] = ()
+    """The picture that the ControlNet follows: edges, a pose ... as it was trained on; with several
+    ControlNets one for each, in their order."""
+    control_scale: tuple[float, ...] = ()
+    """How strongly the ControlNet acts; with several one for each, in their order [default: 1]."""
     ip_adapter: str | None = None
     """An IP-Adapter file with its image_encoder beside it, or its name in --plugins."""
     ip_image: Path | None = None
@@ -143,9 +146,10 @@ class GenerationRequest:
             ("n", 1, 100_000),
             ("steps", 1, 1000),
         ):
-            value: float = getattr(self, name)
-            if not (math.isfinite(value) and least <= value <= most):
-                raise BridgeError(f"{_flag(name)} is {value:g}; allowed: {least:g} to {most:g}")
+            given = getattr(self, name)
+            for value in given if isinstance(given, tuple) else (given,):
+                if not (math.isfinite(value) and least <= value <= most):
+                    raise BridgeError(f"{_flag(name)} is {value:g}; allowed: {least:g} to {most:g}")
         if self.seed is not None and not 0 <= self.seed <= LARGEST_SEED - self.n + 1:
             raise BridgeError(
                 f"--seed is {self.seed}; allowed: 0 to {LARGEST_SEED - self.n + 1}",
@@ -192,6 +196,16 @@ class GenerationRequest:
         for name, needed in _NEEDS:
             if self._set_among([name]) and not self._set_among([needed]):
                 raise BridgeError(f"{_flag(name)} needs {_flag(needed)}")
+        nets = len(self.control_net)
+        for name, count in (
+            ("control", len(self.control)),
+            ("control_scale", len(self.control_scale) or nets),
+        ):
+            if count != nets:
+                raise BridgeError(
+                    f"--control-net is given {_times(nets)} and {_flag(name)} {_times(count)}; "
+                    f"give one {_flag(name)} for each --control-net, in the same order"
+                )
         self.loras()
         if self.model is not None and self.bridge is None:
             raise BridgeError(
@@ -217,6 +231,10 @@ class GenerationRequest:
             )
         return given, tagged
 
+    def control_scales(self) -> tuple[float, ...]:
+        """How strongly each of `control_net` acts, 1 where none was given."""
+        return self.control_scale or (1.0,) * len(self.control_net)
+
     def without_tags(self) -> Self:
         """The request whose prompts hold nothing but what is to be drawn."""
         return replace(self, prompt=take_tags(self.prompt)[0], english=take_tags(self.english)[0])
@@ -230,11 +248,7 @@ class GenerationRequest:
         """Every field as JSON values; paths as text."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {
-            name: str(value)
-            if isinstance(value, Path)
-            else list(value)
-            if isinstance(value, tuple)
-            else value
+            name: [_plain(part) for part in value] if isinstance(value, tuple) else _plain(value)
             for name, value in values.items()
         }
 
@@ -255,14 +269,34 @@ class GenerationRequest:
         if missing := sorted(required - set(values)):
             raise BridgeError(f"the request lacks: {', '.join(missing)}")
         read = {}
-        for name, value in values.items():
+        for name, value in one_control_as_lists(values).items():
             alternatives = _alternatives(hints[name])
             if Path in alternatives and isinstance(value, str):
                 value = Path(value)
             elif isinstance(value, list):  # JSON has no tuples
-                value = tuple(value)
+                of_paths = tuple[Path, ...] in alternatives
+                value = tuple(
+                    Path(part) if of_paths and isinstance(part, str) else part for part in value
+                )
             read[name] = value
         return cls(**read)
+
+
+def one_control_as_lists(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a request or an order in which a lone ControlNet may stand by itself.
+
+    Pictures and orders of earlier versions have them so; clients may write them so.
+    """
+    lists = {
+        name: [] if values[name] is None else [values[name]]
+        for name in _OF_CONTROL
+        if name in values and not isinstance(values[name], list | tuple)
+    }
+    if not lists.get("control_net", values.get("control_net")) and lists.get("control_scale") == [
+        1.0
+    ]:
+        lists["control_scale"] = []  # once the default of a request without a ControlNet
+    return {**values, **lists}
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -275,6 +309,15 @@ def parse_size(text: str) -> tuple[int, int]:
     if not (width.strip().isdecimal() and height.strip().isdecimal()):
         raise BridgeError(f"--size is {text!r}; give WIDTHxHEIGHT in pixels, for example 512x768")
     return int(width), int(height)
+
+
+def _plain(value: Any) -> Any:
+    """A path as JSON can hold it."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _size_text(size: tuple[int, int]) -> str:

@@ -21,7 +21,7 @@ def model_key(request: GenerationRequest) -> str:
         del values[name]
     values["lora"] = [str(use) for uses in request.loras() for use in uses]
     # A ControlNet's pipeline is another one where there is a mask.
-    values["masked"] = request.mask is not None and request.control_net is not None
+    values["masked"] = request.mask is not None and bool(request.control_net)
     return json.dumps(values, sort_keys=True)
 
 
@@ -31,6 +31,6 @@ def batch_key(request: GenerationRequest) -> str | None:
     Texts, bridge scale and seed may differ.
     """
     values = request.to_json()
-    if any(values[name] is not None for name in _PICTURES):
+    if any(values[name] for name in _PICTURES):
         return None
     return model_key(request) + json.dumps([values[name] for name in _OF_A_RUN])

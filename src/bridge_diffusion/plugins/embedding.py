@@ -22,8 +22,8 @@ from bridge_diffusion.plugins.files import (
 _FLAG = "--embedding"
 _A1111_TENSOR = "string_to_param.*"
 # The names of tensors that say nothing of the word they stand for.
-_NAMELESS = ("emb_params", "clip_l", "clip_g", _A1111_TENSOR)
-_SUFFIX_OF_TOWER = {"clip_l": "", "clip_g": "_2"}
+_SUFFIX_OF_TOWER = {"clip_l": "", "clip_g": "_2", "text_encoders_0": "", "text_encoders_1": "_2"}
+_NAMELESS = ("emb_params", _A1111_TENSOR, *_SUFFIX_OF_TOWER)
 # A tokenizer splits a prompt at its words, so a word must not hold what splits weights or tags.
 _TOKEN = re.compile(r"[^\s()\[\]:,\\]+")
 

@@ -124,6 +124,7 @@ _OPTION_OF = {
     "LoRA": "--lora",
     "textual inversion": "--embedding",
     "ControlNet": "--control-net",
+    "T2I-Adapter": "--control-net",
     "IP-Adapter": "--ip-adapter",
     "VAE": "--vae",
     "pipeline": "--model",

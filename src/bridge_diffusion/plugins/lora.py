@@ -187,15 +187,10 @@ def _check_method(file: WeightFile) -> None:
             "pipelines of this family do not load; give a LoRA, LoCon or DoRA, or merge it into a "
             "checkpoint"
         )
-    if method == "DoRA" and layout == "kohya":
-        raise BridgeError(
-            f"{_FLAG} {file.path} is a DoRA in kohya's layout, whose magnitudes diffusers drops; "
-            "give it in diffusers' or peft's layout, or merge it into a checkpoint"
-        )
     if layout == "unknown":
         raise BridgeError(
             f"{_FLAG} {file.path} names its keys in no known layout (the first is "
-            f"{next(iter(file.tensors))}); kohya's, diffusers' and peft's are read"
+            f"{next(iter(file.tensors))}); kohya's, ComfyUI's, diffusers' and peft's are read"
         )
 
 

@@ -20,7 +20,7 @@ from peft.utils.other import get_pattern_key
 from torch import Tensor, nn
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.lora_header import KOHYA_PREFIXES, PARTS, is_down, part_of
+from bridge_diffusion.lora_header import KOHYA_PREFIXES, PARTS, is_down, kohya_key, part_of
 from bridge_diffusion.plugins.files import WeightFile
 
 Networks = Mapping[str, nn.Module]
@@ -28,6 +28,9 @@ Networks = Mapping[str, nn.Module]
 
 LORA_KEY = re.compile(r"(.+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight|\.bias)?")
 """A tensor's name: the module, and which of the LoRA's matrices it is."""
+
+_MAGNITUDE = ".dora_scale"
+_OF_AN_ADAPTER = re.compile(r"\.(lora_[AB])\.\w+\.weight$")  # as peft holds it while training
 
 _METADATA_KEY = "lora_adapter_metadata"  # where diffusers notes peft's settings
 
@@ -44,14 +47,20 @@ def lora_tensors(
         BridgeError: A key has no name in diffusers, or the settings are senseless.
     """
     tensors, unknown = _scaled_by_alphas(file)
-    if file.identity.details["layout"] == "kohya":
+    magnitudes: dict[str, Tensor] = {}
+    if file.identity.details["layout"] in ("kohya", "dotted"):
+        magnitudes = {k: v for k, v in tensors.items() if k.endswith(_MAGNITUDE)}
+        tensors = {k: v for k, v in tensors.items() if k not in magnitudes}
         foreign = tuple(key for key in tensors if not key.startswith(KOHYA_PREFIXES))
         own = {key: tensor for key, tensor in tensors.items() if key not in foreign}
         state, unknown = _from_kohya(own, networks, file.path), unknown + foreign
+        kept = {id(tensor) for tensor in state.values()}
+        unknown += tuple(key for key, tensor in own.items() if id(tensor) not in kept)
     else:
         state = {}
         for key, tensor in tensors.items():
             part, name = part_of(key), key.removeprefix("base_model.model.")
+            name = _OF_AN_ADAPTER.sub(r".\1.weight", name)
             state[f"{part}.{name.removeprefix(f'{part}.')}"] = tensor
     named: dict[str, Tensor] = {}
     for part in PARTS:
@@ -63,7 +72,50 @@ def lora_tensors(
                 own = convert_state_dict_to_peft(own, original_type=old)
         unknown += tuple(f"{part}.{key}" for key in own if not LORA_KEY.fullmatch(key))
         named |= {f"{part}.{k}": tensor for k, tensor in own.items() if LORA_KEY.fullmatch(k)}
+    if magnitudes:
+        named |= _magnitudes(magnitudes, tensors, named, file.path)
     return _scaled_by_config(named, _configs(file, config)), unknown
+
+
+def _magnitudes(
+    magnitudes: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    named: Mapping[str, Tensor],
+    path: Path,
+) -> dict[str, Tensor]:
+    """DoRA's magnitudes in kohya's layout, by the names of the matrices that stand beside them.
+
+    LyCORIS writes [out, 1, ...], one number an output, as peft has them (Liu et al. 2024,
+    arXiv 2402.09353, equation 5); its other form, [1, in, ...], has no equal there.
+    """
+    layers = {key.rpartition(".lora_down")[0] for key in tensors if is_down(key)}
+    without = layers - {key.removesuffix(_MAGNITUDE) for key in magnitudes}
+    if without:
+        raise BridgeError(
+            f"--lora {path} has the magnitudes of a DoRA for some of its layers only (none for "
+            f"{min(without)}), which peft does not load; merge it into a checkpoint"
+        )
+    names = {id(tensor): name for name, tensor in named.items()}
+    found = {}
+    for key, magnitude in magnitudes.items():
+        layer = key.removesuffix(_MAGNITUDE)
+        name = names.get(id(tensors.get(f"{layer}.lora_down.weight")))
+        up = tensors.get(f"{layer}.lora_up.weight")
+        if name is None or up is None:
+            raise BridgeError(
+                f"--lora {path}: its key {key} stands beside no LoRA; get the file again"
+            )
+        if magnitude.shape[0] != len(up) or magnitude.numel() != len(up):
+            raise BridgeError(
+                f"--lora {path} is a DoRA with a magnitude of shape {tuple(magnitude.shape)} for "
+                f"{layer}; only one number for each of its {len(up)} outputs is read: merge it "
+                "into a checkpoint"
+            )
+        vector = magnitude.float().flatten()
+        if up.ndim == 4:  # peft keeps a convolution's so that it can be broadcast
+            vector = vector[None, :, None, None]
+        found[name.replace(".lora_A.weight", ".lora_magnitude_vector")] = vector
+    return found
 
 
 def _scaled_by_alphas(file: WeightFile) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -71,10 +123,11 @@ def _scaled_by_alphas(file: WeightFile) -> tuple[dict[str, Tensor], tuple[str, .
 
     Also gives the alphas that belong to no pair.
     """
-    alphas = {k.removesuffix(".alpha"): v for k, v in file.tensors.items() if k.endswith(".alpha")}
+    tensors = {kohya_key(key): tensor for key, tensor in file.tensors.items()}
+    alphas = {k.removesuffix(".alpha"): v for k, v in tensors.items() if k.endswith(".alpha")}
     used = set()
     scaled = {}
-    for key, tensor in file.tensors.items():
+    for key, tensor in tensors.items():
         if key.endswith(".alpha"):
             continue
         _check_numbers(key, tensor, file.path)
@@ -102,14 +155,15 @@ def _number(alpha: Tensor, path: Path) -> float:
 
 
 def _from_kohya(tensors: dict[str, Tensor], networks: Networks, path: Path) -> Mapping[str, Tensor]:
-    """diffusers' names of kohya's keys, by diffusers' own converter."""
+    """diffusers' names of kohya's keys, by diffusers' own converter; it may leave some out."""
     unet: Any = networks["unet"]
+    tensors = dict(tensors)  # the converter empties it
     try:
         if "text_encoder_2" in networks:
             return StableDiffusionXLLoraLoaderMixin.lora_state_dict(
                 tensors, unet_config=unet.config
             )[0]
-        return StableDiffusionLoraLoaderMixin.lora_state_dict(tensors)[0]
+        return StableDiffusionLoraLoaderMixin.lora_state_dict(tensors, unet_config=unet.config)[0]
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise BridgeError(

@@ -107,12 +107,13 @@ def plugin_name(path: Path) -> str:
     return path.name if path.is_dir() else path.stem
 
 
-def find_plugin(name: str, folder: Path | None, flag: str) -> Path:
+def find_plugin(name: str, folder: Path | None, flag: str, shipped: Path | None = None) -> Path:
     """Where a plug-in is: at a path, or in the folder of plug-ins under its stem.
 
     Args:
         folder: It is searched with its sub-folders; None where the user gave none.
         flag: The option that named it, for the message.
+        shipped: The folder that is searched after it; None where none fits the model.
 
     Raises:
         BridgeError: There is nothing, or several files have the name.
@@ -120,43 +121,50 @@ def find_plugin(name: str, folder: Path | None, flag: str) -> Path:
     path = Path(name).expanduser()
     if path.exists():
         return path
-    return find_by_stem(name, folder, f"{flag} {name}")
+    return find_by_stem(name, folder, f"{flag} {name}", shipped)
 
 
-def find_by_stem(name: str, folder: Path | None, where: str) -> Path:
-    """The plug-in of that stem in the folder of plug-ins; a name is never read as a path.
+def find_by_stem(name: str, folder: Path | None, where: str, shipped: Path | None = None) -> Path:
+    """The plug-in of that stem in the folder of plug-ins, then among those that are shipped.
+
+    A name is never read as a path.
 
     Raises:
         BridgeError: There is no folder or no such file in it, or several files have the name.
     """
+    if folder is not None and not folder.is_dir():
+        raise BridgeError(f"--plugins {folder} is no folder; check the path")
+    known: list[Path] = []
+    for each in filter(None, (folder, shipped)):
+        there = plugins_in(each)
+        found = [path for path in there if name in (plugin_name(path), path.name)]
+        if len(found) > 1:
+            raise BridgeError(
+                f"{where}: {', '.join(str(path) for path in found)} have the name; give one's path"
+            )
+        if found:
+            return found[0]
+        known += there
+    near = difflib.get_close_matches(name, [plugin_name(path) for path in known], n=3)
+    hint = f"; near it: {', '.join(near)}" if near else ""
     if folder is None:
         raise BridgeError(
-            f"{where}: nothing is there; give the path of a file, or with --plugins the folder "
-            "in which to look for the name"
+            f"{where}: nothing is there{hint}; give the path of a file, or with --plugins the "
+            "folder in which to look for the name"
         )
-    if not folder.is_dir():
-        raise BridgeError(f"--plugins {folder} is no folder; check the path")
-    known = plugins_in(folder)
-    found = [path for path in known if name in (plugin_name(path), path.name)]
-    if len(found) > 1:
-        raise BridgeError(
-            f"{where}: {', '.join(str(path) for path in found)} have the name; give one's path"
-        )
-    if not found:
-        near = difflib.get_close_matches(name, [plugin_name(path) for path in known], n=3)
-        raise BridgeError(
-            f"{where}: no file in {folder} has that name; "
-            + (f"near it: {', '.join(near)}" if near else "bdm plugins lists what is there")
-        )
-    return found[0]
+    raise BridgeError(
+        f"{where}: no file in {folder} has that name{hint or '; bdm plugins lists what is there'}"
+    )
 
 
 def plugins_in(folder: Path) -> list[Path]:
     """The plug-ins of a folder, sorted: weight files, and folders with a `config.json`.
 
-    Files inside such a folder are parts of it.
+    Files inside such a folder are parts of it. A folder that is not there has none.
     """
     found: list[Path] = []
+    if not folder.is_dir():
+        return found
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue

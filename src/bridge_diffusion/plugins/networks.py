@@ -42,13 +42,13 @@ def load_controlnet(pipe: Any, path: Path) -> ControlNetModel:
         BridgeError: It is damaged, incomplete, of another kind, or made for another backbone.
     """
     unet = pipe.unet
-    folder = _own_folder(path)
+    folder = own_folder(path)
     if folder is not None:
         check_kind(identify(folder), "ControlNet", _CONTROL_FLAG)
         check_family(identify(folder), backbone_family(unet), _CONTROL_FLAG)
-        net = _from_folder(ControlNetModel, folder, unet.dtype, _CONTROL_FLAG)
+        net = load_folder(ControlNetModel, folder, unet.dtype, _CONTROL_FLAG)
     else:
-        file = _read_single(path, "ControlNet", _CONTROL_FLAG)
+        file = read_single(path, "ControlNet", _CONTROL_FLAG)
         check_family(file.identity, backbone_family(unet), _CONTROL_FLAG)
         config = _controlnet_config(unet, file.tensors)
         net = _from_single_file(ControlNetModel, file, config, unet.dtype, _CONTROL_FLAG)
@@ -69,13 +69,13 @@ def load_vae(pipe: Any, path: Path) -> AutoencoderKL | AutoencoderTiny:
         BridgeError: It is damaged, incomplete, of another kind, or made for other latents.
     """
     own = pipe.vae
-    folder = _own_folder(path)
+    folder = own_folder(path)
     if folder is not None:
         check_kind(identify(folder), "VAE", _VAE_FLAG)
         cls = _AUTOENCODERS[read_json(folder / "config.json")["_class_name"]]
-        vae = _from_folder(cls, folder, own.dtype, _VAE_FLAG)
+        vae = load_folder(cls, folder, own.dtype, _VAE_FLAG)
     else:
-        file = _read_single(path, "VAE", _VAE_FLAG)
+        file = read_single(path, "VAE", _VAE_FLAG)
         vae = _from_single_file(type(own), file, dict(own.config), own.dtype, _VAE_FLAG)
     facts = [
         ("latent channels", vae.config.latent_channels, own.config.latent_channels),
@@ -92,7 +92,7 @@ def load_vae(pipe: Any, path: Path) -> AutoencoderKL | AutoencoderTiny:
     return vae
 
 
-def _own_folder(path: Path) -> Path | None:
+def own_folder(path: Path) -> Path | None:
     """The folder of a saved network: the path itself, or where its weight file lies."""
     if path.is_dir():
         return path
@@ -102,7 +102,8 @@ def _own_folder(path: Path) -> Path | None:
     return None
 
 
-def _read_single(path: Path, kind: str, flag: str) -> WeightFile:
+def read_single(path: Path, kind: str, flag: str) -> WeightFile:
+    """A network in one file. Raises `BridgeError` where it is damaged or of another kind."""
     if path.suffix.lower() == ".safetensors":
         check_kind(identify(path), kind, flag)  # before a model of some gigabytes is read
     file = read_weight_file(path)
@@ -110,7 +111,8 @@ def _read_single(path: Path, kind: str, flag: str) -> WeightFile:
     return file
 
 
-def _from_folder(cls: Any, folder: Path, dtype: torch.dtype, flag: str) -> Any:
+def load_folder(cls: Any, folder: Path, dtype: torch.dtype, flag: str) -> Any:
+    """A saved network of a class. Raises `BridgeError` where it is damaged or incomplete."""
     for file in folder.glob("*.safetensors"):
         read_header(file)
     names = [file.name for file in folder.glob("diffusion_pytorch_model*")]
@@ -167,6 +169,10 @@ def _controlnet_config(unet: Any, tensors: Mapping[str, Tensor]) -> dict[str, An
         while (name := f"controlnet_cond_embedding.blocks.{step}.weight") in tensors:
             channels.append(tensors[name].shape[0])
             step += 2
+    # The original code's: a level's first convolution stands at every fourth place.
+    original = {key.removeprefix("control_model."): tensor for key, tensor in tensors.items()}
+    while (name := f"input_hint_block.{4 * len(channels)}.weight") in original:
+        channels.append(original[name].shape[0])
     with torch.device("meta"):
         net = ControlNetModel.from_unet(
             unet,

@@ -1,7 +1,7 @@
 """The models, bridges and plug-ins that requests may name. A request never names a path."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ from bridge_diffusion.generation.sources import locate_bridge, locate_model, nat
 from bridge_diffusion.identify import Identity, identify
 from bridge_diffusion.plugins.naming import parse_lora, plugin_name, plugins_in, take_tags
 from bridge_diffusion.server.settings import ServerSettings
-from bridge_diffusion.worlds.emoji.paths import shipped_languages
+from bridge_diffusion.worlds.emoji.paths import plugins_folder, shipped_languages
 
 WORLD = "emoji"
 _WORLD_BRIDGE = "zh"
@@ -20,6 +20,7 @@ PLUGIN_FIELDS = {
     "LoRA": "lora",
     "textual inversion": "embedding",
     "ControlNet": "control_net",
+    "T2I-Adapter": "control_net",
     "IP-Adapter": "ip_adapter",
     "VAE": "vae",
 }
@@ -69,6 +70,8 @@ class Plugin:
     """The family that it was made for, where it says so."""
     details: Mapping[str, object]
     """Rank, trigger words and the like."""
+    of_world: bool = False
+    """Whether it is shipped with the emoji world, whose backbone alone it fits."""
 
 
 class Catalog:
@@ -143,12 +146,16 @@ class Catalog:
         return name
 
     def plugins(self) -> list[Plugin]:
-        """The plug-ins in the folder that can be read, safetensors alone."""
+        """The plug-ins in the folder that can be read, safetensors alone, and those shipped.
+
+        The folder's come first where a shipped one has the same name.
+        """
         return [plugin for plugin, _ in self._plugins()]
 
-    def plugin_path(self, name: str, field: str) -> Path:
+    def plugin_path(self, name: str, field: str, model: Model) -> Path:
         """Where the plug-in of that name is. Raises `BridgeError` where there is none, or two."""
-        listed = list(self._plugins())
+        fits_world = model.source is None
+        listed = [each for each in self._plugins() if fits_world or not each[0].of_world]
         found = [path for plugin, path in listed if (plugin.name, plugin.field) == (name, field)]
         if len(found) != 1:
             known = sorted({plugin.name for plugin, _ in listed if plugin.field == field})
@@ -161,21 +168,27 @@ class Catalog:
             )
         return found[0]
 
-    def lora(self, text: str) -> str:
+    def lora(self, text: str, model: Model) -> str:
         """A LoRA named as "name:0.8" => the same with its path. Raises `BridgeError`."""
         use = parse_lora(text)
-        return f"{self.plugin_path(use.name, 'lora')}:{use.weight:g}"
+        return f"{self.plugin_path(use.name, 'lora', model)}:{use.weight:g}"
 
-    def check_tags(self, *prompts: str) -> None:
+    def check_tags(self, model: Model, *prompts: str) -> None:
         """Raises `BridgeError` for a tag in a prompt that names no LoRA of the list."""
         for prompt in prompts:
             for use in take_tags(prompt)[1]:
-                self.plugin_path(use.name, "lora")
+                self.plugin_path(use.name, "lora", model)
 
     def _plugins(self) -> Iterator[tuple[Plugin, Path]]:
-        if self._folder is None:
-            return
-        for path in plugins_in(self._folder):
+        own = [] if self._folder is None else list(self._plugins_in(self._folder))
+        yield from own
+        names = {(plugin.name, plugin.field) for plugin, _ in own}
+        for plugin, path in self._plugins_in(plugins_folder()):
+            if (plugin.name, plugin.field) not in names:
+                yield replace(plugin, of_world=True), path
+
+    def _plugins_in(self, folder: Path) -> Iterator[tuple[Plugin, Path]]:
+        for path in plugins_in(folder):
             if path.is_file() and path.suffix.lower() != ".safetensors":
                 continue  # a pickle is never opened for a request
             if path.is_dir() and not any(path.rglob("*.safetensors")):

@@ -3,10 +3,15 @@
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.generation.request import LARGEST_SEED, GenerationRequest, SchedulerName
+from bridge_diffusion.generation.request import (
+    LARGEST_SEED,
+    GenerationRequest,
+    SchedulerName,
+    one_control_as_lists,
+)
 from bridge_diffusion.plugins.naming import take_tags
 from bridge_diffusion.server.catalog import Catalog
 from bridge_diffusion.server.settings import ServerSettings
@@ -17,8 +22,8 @@ PRIORITIES: dict[Priority, int] = {"low": -1, "normal": 0, "high": 1}
 Text = Annotated[str, Field(max_length=100_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 UploadId = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-_PICTURES = ("init_image", "mask", "control", "ip_image")
-_SIZED_PLUGINS = ("lora", "embedding")
+_PICTURES = ("init_image", "mask", "ip_image")
+_SIZED_PLUGINS = ("lora", "embedding", "control_net", "control", "control_scale")
 
 
 class Order(BaseModel):
@@ -50,13 +55,23 @@ class Order(BaseModel):
     mask: UploadId | None = Field(None, description="An upload, white where it is redrawn.")
     lora: list[Name] = Field([], description='English LoRAs by name, as "style:0.8".')
     embedding: list[Name] = Field([], description="Textual Inversions by name.")
-    control_net: Name | None = Field(None, description="A ControlNet by name.")
-    control: UploadId | None = Field(None, description="The upload that it follows.")
-    control_scale: float = Field(1.0, ge=0, le=10, description="How strongly it acts.")
+    control_net: list[Name] = Field(
+        [], description="ControlNets, or T2I-Adapters, by name; one may stand without a list."
+    )
+    control: list[UploadId] = Field([], description="The upload that each of them follows.")
+    control_scale: list[Annotated[float, Field(ge=0, le=10)]] = Field(
+        [], description="How strongly each of them acts; 1 if absent."
+    )
     ip_adapter: Name | None = Field(None, description="An IP-Adapter by name.")
     ip_image: UploadId | None = Field(None, description="The upload that it takes as a prompt.")
     ip_scale: float = Field(1.0, ge=-10, le=10, description="How strongly it acts.")
     vae: Name | None = Field(None, description="Another autoencoder by name.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_one_control(cls, values: Any) -> Any:
+        """Orders of earlier versions have one ControlNet, by itself."""
+        return one_control_as_lists(values) if isinstance(values, dict) else values
 
 
 def make_order(**values: Any) -> Order:
@@ -109,7 +124,7 @@ class OrderDesk:
         self._check_limits(order)
         model = self._catalog.model(order.model)
         bridge = self._catalog.bridge(order.bridge, model)
-        self._catalog.check_tags(order.prompt, order.english)
+        self._catalog.check_tags(model, order.prompt, order.english)
         entry = self._catalog.bridges.get(bridge)
         values: dict[str, Any] = order.model_dump() | {
             "model": model.source,
@@ -118,12 +133,17 @@ class OrderDesk:
         for name in _PICTURES:
             if values[name] is not None:
                 values[name] = self._uploads.path(values[name], field=name)
-        for name in ("control_net", "ip_adapter", "vae"):
+        values["control"] = [
+            str(self._uploads.path(each, field="control")) for each in order.control
+        ]
+        for name in ("ip_adapter", "vae"):
             if values[name] is not None:
-                values[name] = str(self._catalog.plugin_path(values[name], name))
-        embeddings = [self._catalog.plugin_path(each, "embedding") for each in order.embedding]
-        values["embedding"] = [str(path) for path in embeddings]
-        values["lora"] = [self._catalog.lora(each) for each in order.lora]
+                values[name] = str(self._catalog.plugin_path(values[name], name, model))
+        for name in ("control_net", "embedding"):
+            values[name] = [
+                str(self._catalog.plugin_path(each, name, model)) for each in values[name]
+            ]
+        values["lora"] = [self._catalog.lora(each, model) for each in order.lora]
         request = GenerationRequest.from_json(values)
         return replace(
             request,

@@ -25,7 +25,7 @@ class Limits:
     text: int = 4000
     """Characters of each prompt."""
     plugins: int = 8
-    """LoRAs, and embeddings, of a job."""
+    """LoRAs, embeddings, and ControlNets, of a job."""
     body: int = 32 * 2**20
     """Bytes of a request's body."""
     upload_pixels: int = 16 * 2**20

@@ -82,6 +82,7 @@ class PluginView(BaseModel):
     field: str = Field(description="The field of an order that takes it.")
     family: str | None
     details: dict[str, Any]
+    of_world: bool = Field(description="Whether it is shipped, and fits the emoji world alone.")
 
 
 class SchedulerView(BaseModel):

@@ -4,7 +4,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.bridge import Bridge
-from bridge_diffusion.worlds.emoji.paths import backbone_folder, bridge_folder
+from bridge_diffusion.plugins.embedding import load_embedding
+from bridge_diffusion.plugins.lora import load_lora
+from bridge_diffusion.worlds.emoji.paths import backbone_folder, bridge_folder, plugins_folder
 
 
 def test_pipeline_and_bridge_load_in_one_precision_and_draw() -> None:
@@ -21,3 +23,16 @@ def test_pipeline_and_bridge_load_in_one_precision_and_draw() -> None:
     plain = draw({"prompt": "panda"})
     bridge.attach(pipe)
     assert not torch.equal(draw(bridge.prompt("熊猫")), plain)
+
+
+def test_every_plugin_loads_with_all_its_keys_and_is_small() -> None:
+    files = sorted(plugins_folder().iterdir())
+    assert [file.stem for file in files] == ["ink", "lemon", "twemoji"]
+    assert all(file.stat().st_size < 350_000 for file in files)
+    pipe = StableDiffusionPipeline.from_pretrained(backbone_folder())
+    for file in files:
+        if file.stem == "lemon":
+            report = load_embedding(pipe, file)
+            assert (report.token, report.vectors) == ("lemon", 8)
+        else:
+            assert load_lora(pipe, file).unmatched == ()

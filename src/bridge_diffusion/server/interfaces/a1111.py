@@ -59,7 +59,7 @@ def _add_drawing(router: APIRouter, service: Service, options: Options) -> None:
         model, bridge = overridden[CHECKPOINT], overridden[BRIDGE]
         if bridge is not None and bridge not in service.catalog.model(model).bridges:
             bridge = None  # the chosen bridge is of another model
-        return asked.order(model=model, bridge=bridge, **values, **_control(service, asked))
+        return asked.order(model=model, bridge=bridge, **values, **controls(service, asked))
 
     def order_from_picture(asked: DrawingFromPicture) -> Order:
         invert = bool(asked.inpainting_mask_invert)
@@ -181,8 +181,12 @@ def decoded(text: str) -> bytes:
         raise BridgeError(f"a picture is no base64 ({error})") from error
 
 
-def _control(service: Service, asked: Drawing) -> dict[str, Any]:
-    """The fields of an order for the web UI's ControlNet extension."""
+def controls(service: Service, asked: Drawing) -> dict[str, Any]:
+    """The fields of an order for the units of the web UI's ControlNet extension.
+
+    Raises:
+        BridgeError: There are too many, or one asks for what is not here.
+    """
     script = next((v for k, v in asked.alwayson_scripts.items() if k.lower() == "controlnet"), None)
     arguments = script.get("args") if isinstance(script, dict) else None
     try:
@@ -191,21 +195,24 @@ def _control(service: Service, asked: Drawing) -> dict[str, Any]:
         line = validation_line(error.errors()) if isinstance(error, ValidationError) else "no list"
         raise BridgeError(f"the ControlNet's units: {line}") from error
     units = [unit for unit in units if unit.enabled and unit.model != "None"]
-    if not units:
-        return {}
-    if len(units) > 1:
-        raise BridgeError(f"got {len(units)} ControlNets; one at a time is supported")
-    unit = units[0]
+    if len(units) > (most := service.settings.limits.plugins):
+        raise BridgeError(f"got {len(units)} ControlNets; at most {most}")
+    pictures = [_followed(unit) for unit in units]
+    return {
+        "control_net": [unit.model.partition(" [")[0] for unit in units],
+        "control": [service.uploads.add(picture) for picture in pictures],
+        "control_scale": [unit.weight for unit in units],
+    }
+
+
+def _followed(unit: ControlUnit) -> bytes:
+    """The file of the picture that a unit follows. Raises `BridgeError`."""
     if unit.module.lower() not in ("none", ""):
         raise BridgeError(f"the preprocessor {unit.module!r} is not supported; send its result")
     image = unit.image.get("image") if isinstance(unit.image, dict) else unit.image
     if not isinstance(image, str):
-        raise BridgeError("the ControlNet has no picture to follow")
-    return {
-        "control_net": unit.model.partition(" [")[0],
-        "control": service.uploads.add(decoded(image)),
-        "control_scale": unit.weight,
-    }
+        raise BridgeError(f"the ControlNet {unit.model!r} has no picture to follow")
+    return decoded(image)
 
 
 def _drawn(gallery: Gallery, asked: Drawing, job: Job, pictures: list[Picture]) -> Drawn:

@@ -131,6 +131,7 @@ def _add_lists(router: APIRouter, service: Service) -> None:
                 field=plugin.field,
                 family=plugin.family,
                 details=dict(plugin.details),
+                of_world=plugin.of_world,
             )
             for plugin in catalog.plugins()
         ]

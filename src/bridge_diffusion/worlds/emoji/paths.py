@@ -27,6 +27,11 @@ def style_evaluator_folder() -> Path:
     return _existing(_WEIGHTS / "style_evaluator")
 
 
+def plugins_folder() -> Path:
+    """The small plug-ins of the English world's community: LoRAs and a Textual Inversion."""
+    return _WEIGHTS / "plugins"
+
+
 def shipped_languages() -> tuple[str, ...]:
     """Languages with a bridge in the package."""
     return tuple(sorted(path.name for path in (_WEIGHTS / "bridges").glob("*") if path.is_dir()))

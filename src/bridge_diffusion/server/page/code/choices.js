@@ -29,12 +29,13 @@ export function bridgeOf(form) {
   return model.bridges.includes(form.bridge) ? form.bridge : model.bridges[0];
 }
 
-/** The plug-ins that an order's field takes, less those that say they are of another family. */
+/** The plug-ins that an order's field takes, less those that say they are of another family or model. */
 export function pluginsFor(field, form) {
   const family = modelNamed(form.model)?.family ?? null;
   return choices.value.plugins.filter(
     (plugin) =>
       plugin.field === field &&
+      (!plugin.of_world || modelNamed(form.model)?.default) &&
       (plugin.family === null || family === null || plugin.family === family),
   );
 }

@@ -119,6 +119,20 @@ export function ControlSection({ values }) {
         step="0.05"
         onChange=${(control_scale) => setForm({ control_scale })}
       />`}
+    ${values.more_controls.map(
+      ({ net, scale }, index) =>
+        html`<p class="hint" key=${index}>
+          ${t("control.more", { net, scale })}${" "}
+          <button
+            type="button"
+            class="link"
+            onClick=${() =>
+              setForm({ more_controls: values.more_controls.filter((_, at) => at !== index) })}
+          >
+            ${t("control.more.remove", { net })}
+          </button>
+        </p>`,
+    )}
   <//>`;
 }
 

@@ -35,6 +35,7 @@ const DEFAULTS = {
   control: null,
   control_source: null, // the upload that the edges were made of
   control_scale: 1,
+  more_controls: [], // of a recalled order: [{ net, picture, scale }]
   ip_adapter: null,
   ip_image: null,
   ip_scale: 1,
@@ -119,13 +120,38 @@ export function orderOf(values) {
   if (values.init_image !== null) {
     Object.assign(order, pick(values, ["init_image", "strength", "mask"]));
   }
-  if (values.control_net !== null) {
-    Object.assign(order, pick(values, ["control_net", "control", "control_scale"]));
-  }
+  Object.assign(order, controlsOf(values));
   if (values.ip_adapter !== null) {
     Object.assign(order, pick(values, ["ip_adapter", "ip_image", "ip_scale"]));
   }
   return order.bridge === NO_BRIDGE ? toBackbone(order) : order;
+}
+
+/** The fields of an order for the form's ControlNet and those that were recalled beside it. */
+function controlsOf(values) {
+  const own = { net: values.control_net, picture: values.control, scale: values.control_scale };
+  const all = [...(own.net === null ? [] : [own]), ...values.more_controls];
+  return {
+    control_net: all.map((each) => each.net),
+    control: all.map((each) => each.picture),
+    control_scale: all.map((each) => each.scale),
+  };
+}
+
+/** The form's fields for an order's ControlNets. The form sets the first, and keeps the others. */
+function recalledControls({ control_net = [], control = [], control_scale = [] }) {
+  const all = control_net.map((net, index) => ({
+    net,
+    picture: control[index],
+    scale: control_scale[index] ?? DEFAULTS.control_scale,
+  }));
+  const [first, ...more] = all;
+  return {
+    control_net: first?.net ?? null,
+    control: first?.picture ?? null,
+    control_scale: first?.scale ?? DEFAULTS.control_scale,
+    more_controls: more,
+  };
 }
 
 /** Fill the form from an order. The prompt's translation is no part of an order and stays. */
@@ -140,6 +166,7 @@ export function recall(order) {
     random_seed: order.seed === null || order.seed === undefined,
     seed: order.seed ?? DEFAULTS.seed,
     lora: (lora ?? []).map(parseLora),
+    ...recalledControls(order),
   };
   problem.value = null;
 }
