@@ -33,7 +33,6 @@ from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.opening import open_data
 from bridge_diffusion.training.order import Order
 from bridge_diffusion.training.parts import load_backbone, picture_size, size_step
-from bridge_diffusion.training.precision import fast_precision
 from bridge_diffusion.training.prepared import PreparedExamples, prepared_folder
 from bridge_diffusion.training.probe import WorldProbe
 from bridge_diffusion.training.processes import Processes, joined, own_device
@@ -67,7 +66,7 @@ def train_branch(request: TrainRequest) -> BranchRun:
 
 
 def _train_together(request: TrainRequest, device: str, processes: Processes) -> BranchRun:
-    recipe = request.resolved()
+    recipe = request.resolved().on(device)
     config = loop_config(request, recipe, device, processes.count)
     pipe = load_backbone(request.model)
     size = picture_size(recipe.size, pipe)
@@ -126,8 +125,6 @@ def loop_config(
         for field in dataclasses.fields(recipe)
         if field.name in shared
     }
-    if recipe.precision == "auto":
-        values["precision"] = fast_precision(device)
     return LoopConfig(
         run_dir=request.out,
         seed=request.seed,
@@ -143,6 +140,7 @@ def loop_config(
 
 
 def _options(recipe: BranchRecipe, seed: int, prompts: tuple[str, ...]) -> BranchOptions:
+    assert recipe.frozen_precision != "auto"
     return BranchOptions(
         batch_size=recipe.batch_size,
         seed=seed,

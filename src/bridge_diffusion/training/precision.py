@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-import torch
-
 Precision = Literal["fp32", "bf16"]
 
 
@@ -13,6 +11,8 @@ def fast_precision(device: str) -> Precision:
     A processor without it (AVX-512 at least) computes bfloat16 in steps of its own: the emoji
     world's UNet then trains thirteen times as slowly as in float32.
     """
+    import torch  # here, so that `bdm train --help` does without
+
     kind = torch.device(device).type
     if kind == "cpu":
         supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()

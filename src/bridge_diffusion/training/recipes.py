@@ -1,9 +1,11 @@
 """Named recipes for training a branch. A run is a recipe with few changes on the command line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.config import Schedule
+from bridge_diffusion.training.precision import fast_precision
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,8 +30,9 @@ class BranchRecipe:
     """Decay of the weights' moving average, per step."""
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     """Arithmetic of the nets; auto: bf16 where the device has arithmetic for it, else fp32."""
-    frozen_precision: Literal["fp32", "bf16"] = "fp32"
-    """Precision of the backbone's weights, which stay as they are; bf16 saves half their memory."""
+    frozen_precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """Precision of the backbone's weights, which stay as they are; bf16 saves half their memory.
+    auto: as `precision`."""
     size: int | None = None
     """Side of the square training pictures in pixels; None: the size of the backbone's own."""
     limit: int | None = None
@@ -70,6 +73,20 @@ class BranchRecipe:
     """Images between two sample grids."""
     checkpoint_every: int = 20_000
     """Images between two checkpoints."""
+
+    def on(self, device: str) -> "BranchRecipe":
+        """The recipe with what "auto" means on a device.
+
+        BridgeError if the backbone's weights were in another format than the arithmetic.
+        """
+        precision = fast_precision(device) if self.precision == "auto" else self.precision
+        frozen = precision if self.frozen_precision == "auto" else self.frozen_precision
+        if frozen == "bf16" and precision == "fp32":
+            raise BridgeError(
+                "--frozen-precision bf16 needs --precision bf16, here it is fp32: give both or "
+                "neither"
+            )
+        return replace(self, precision=precision, frozen_precision=frozen)
 
 
 DEBUG = BranchRecipe(
@@ -127,7 +144,7 @@ SD15 = BranchRecipe(
     warmup_images=100_000,
     ema_decay=0.9995,
     precision="auto",
-    frozen_precision="bf16",
+    frozen_precision="auto",
     gradient_checkpointing=True,
     log_every=10_000,
     sample_every=200_000,
@@ -146,7 +163,7 @@ SDXL = BranchRecipe(
     warmup_images=100_000,
     ema_decay=0.9995,
     precision="auto",
-    frozen_precision="bf16",
+    frozen_precision="auto",
     gradient_checkpointing=True,
     log_every=10_000,
     sample_every=200_000,

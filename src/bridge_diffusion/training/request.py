@@ -76,7 +76,8 @@ class TrainRequest:
     precision: str | None = None
     """Arithmetic of the nets: fp32, bf16, or auto: bf16 where the device has arithmetic for it."""
     frozen_precision: str | None = None
-    """Precision of the backbone's weights while the branch trains: fp32 or bf16."""
+    """Precision of the backbone's weights while the branch trains: fp32, bf16, or auto: that of
+    --precision."""
     log: str | None = None
     """Where curves are shown, separated by commas: tensorboard, wandb, trackio, or none; the run's
     folder always has them, and a report."""
@@ -118,12 +119,12 @@ class TrainRequest:
             raise BridgeError(
                 f"there is no recipe {self.recipe!r}; choose one of {', '.join(RECIPES)}"
             )
-        for flag, value, allowed in (
-            ("precision", self.precision, ("fp32", "bf16", "auto")),
-            ("frozen-precision", self.frozen_precision, ("fp32", "bf16")),
+        for flag, value in (
+            ("precision", self.precision),
+            ("frozen-precision", self.frozen_precision),
         ):
-            if value not in (None, *allowed):
-                raise BridgeError(f"--{flag} is {value!r}; choose one of {', '.join(allowed)}")
+            if value not in (None, "fp32", "bf16", "auto"):
+                raise BridgeError(f"--{flag} is {value!r}; choose fp32, bf16 or auto")
         if self.text_encoder is None and self.bridge is None:
             raise BridgeError(
                 "give either --text-encoder, to start a new bridge, or --bridge, to train one "
