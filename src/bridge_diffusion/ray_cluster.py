@@ -56,7 +56,8 @@ def connected(address: str | None = None, *, cpus: int = 1) -> Iterator[Cluster]
     Args:
         address: HOST:PORT of the cluster's head, or "auto" for the one that this machine belongs
             to; None starts an instance on this machine, which ends with the block, and whose files
-            under /tmp are removed.
+            under /tmp are removed. A program that has called `ray.init` itself keeps its
+            connection, which is used then.
         cpus: An instance of our own says that it has as many cores, or as many as there are, so
             that what was asked for is never waited for in vain.
 
@@ -65,7 +66,13 @@ def connected(address: str | None = None, *, cpus: int = 1) -> Iterator[Cluster]
     """
     ray = ray_package()
     if ray.is_initialized():
-        raise BridgeError("this process is connected to Ray already; call ray.shutdown() first")
+        if address is not None:
+            raise BridgeError(
+                f"this process is connected to Ray already, and --ray-address is {address}; leave "
+                "it out, or call ray.shutdown() first"
+            )
+        yield _what_it_has(ray)
+        return
     level = logging.INFO if _debugging() else logging.CRITICAL
     options: dict[str, Any] = {"log_to_driver": _debugging(), "logging_level": level}
     folder = None
@@ -92,16 +99,20 @@ def connected(address: str | None = None, *, cpus: int = 1) -> Iterator[Cluster]
             raise BridgeError(f"Ray cannot be {_verb(address)} {place} ({line})") from error
         for name in _LOGGERS:
             logging.getLogger(name).setLevel(level)
-        has = ray.cluster_resources()
-        yield Cluster(
-            cpus=int(has.get("CPU", 0)),
-            gpus=int(has.get("GPU", 0)),
-            machines=sum(node["Alive"] for node in ray.nodes()),
-        )
+        yield _what_it_has(ray)
     finally:
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _what_it_has(ray: Any) -> Cluster:
+    has = ray.cluster_resources()
+    return Cluster(
+        cpus=int(has.get("CPU", 0)),
+        gpus=int(has.get("GPU", 0)),
+        machines=sum(node["Alive"] for node in ray.nodes()),
+    )
 
 
 @contextlib.contextmanager

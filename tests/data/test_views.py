@@ -7,7 +7,13 @@ import pytest
 from colours import COLOURS, colour_folder, colour_tars, png
 
 from bridge_diffusion.data import PairFolder
-from bridge_diffusion.data.pairs import UnusablePair
+from bridge_diffusion.data.pairs import (
+    FirstPairs,
+    PairDataset,
+    UnusablePair,
+    fingerprint,
+    glance,
+)
 from bridge_diffusion.data.shards import TarShards, tars_at
 from bridge_diffusion.data.views import InLanguages, MixedPairs, Source
 
@@ -42,3 +48,25 @@ def test_a_mixture_is_its_parts_one_after_the_other(tmp_path: Path) -> None:
     other = MixedPairs([Source("t", tars, None), Source("f", folder, None)])
     assert other.weights is None
     assert mixed.fingerprint != other.fingerprint
+
+
+def test_a_fingerprint_is_made_of_hashes_that_are_known(tmp_path: Path) -> None:
+    folder = PairFolder(colour_folder(tmp_path / "pairs"))
+    (tmp_path / "pairs" / "red.png").write_bytes(b"no picture")
+    views = [folder, FirstPairs(folder, len(folder)), InLanguages(folder, ("zh",))]
+    views.append(MixedPairs([Source("a", folder, None), Source("b", views[1], None)]))
+    wanted = [fingerprint(view) for view in views]
+    glances = [glance(view) for view in views]
+    known = [[content_of(view, index) for index in range(len(view))] for view in views]
+    for file in (tmp_path / "pairs").glob("*.png"):
+        file.write_bytes(b"")  # and is not read again
+    again = [fingerprint(view, each) for view, each in zip(views, known, strict=True)]
+    assert again == wanted
+    assert all(a != b for a, b in zip(glances, map(glance, views), strict=True))
+
+
+def content_of(dataset: PairDataset, index: int) -> str:
+    try:
+        return dataset[index].content
+    except UnusablePair as unusable:
+        return unusable.content

@@ -58,6 +58,20 @@ def test_every_form_is_trained_on(form: Path, request_for: Train) -> None:
     assert run.skipped == {}
 
 
+def test_what_is_whole_of_a_damaged_tar_is_trained_on(
+    tmp_path: Path, request_for: Train, caplog: pytest.LogCaptureFixture
+) -> None:
+    tars = colour_tars(tmp_path / "tars")
+    damaged = tars / "00001.tar"
+    data = damaged.read_bytes()
+    damaged.write_bytes(data[: data.index(b"yellow.png")])  # the second of its pairs
+    run = train_branch(request_for(tars))
+    assert run.result.finished
+    assert run.pairs == len(COLOURS) - 1
+    assert "1 tars of" in caplog.text
+    assert "are damaged and read in part, such as 00001.tar" in caplog.text
+
+
 def test_a_mixture_is_drawn_by_weight_and_resumed_exactly(
     tmp_path: Path, request_for: Train
 ) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ import pytest
 import torch
 from colours import COLOURS, colour_folder, colour_tars, png
 
+from bridge_diffusion.data.folder import PairFolder
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training import preparation, preparing
 from bridge_diffusion.training.branch_run import train_branch
 from bridge_diffusion.training.data_request import PrepareRequest
 from bridge_diffusion.training.examples import LiveExamples
+from bridge_diffusion.training.inspecting import write_report
 from bridge_diffusion.training.opening import open_data
 from bridge_diffusion.training.order import Pick
 from bridge_diffusion.training.parts import load_backbone, load_text_encoder
-from bridge_diffusion.training.prepared import PreparedExamples
+from bridge_diffusion.training.prepared import PreparedExamples, prepared_folder
 from bridge_diffusion.training.preparing import prepare_data
 from bridge_diffusion.training.request import TrainRequest
 
@@ -145,6 +148,83 @@ def test_an_interrupted_preparation_goes_on(make: Make, monkeypatch: pytest.Monk
         prepare_data(dataclasses.replace(parts, min_caption=3))
     with pytest.raises(BridgeError, match="not empty and holds no prepared data"):
         prepare_data(make(out="pairs"))
+
+
+def test_each_picture_is_read_once_and_what_is_known_is_kept(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preparation, "SHARD_PAIRS", 2)
+    request = make(near_duplicates=0)
+    opened: list[str] = []
+    read, make_shard = Path.read_bytes, preparing.make_shard
+
+    def read_bytes(path: Path) -> bytes:
+        opened.extend([path.name] if path.suffix == ".png" else [])
+        return read(path)
+
+    def interrupted(job: preparation.Job, number: int, *rest: Any) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+        make_shard(job, number, *rest)
+
+    def before_the_report(*given: Any) -> None:
+        # It shows some of the pictures, and reads these again.
+        assert sorted(opened) == sorted(path.name for path in Path(request.data[0]).glob("*.png"))
+        write_report(*given)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(preparing, "write_report", before_the_report)
+    monkeypatch.setattr(preparing, "make_shard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare_data(request)
+    assert len(opened) == 4
+    with pytest.raises(BridgeError, match="is not prepared to the end; give the same bdm data"):
+        prepared_folder([str(request.out)])
+    monkeypatch.setattr(preparing, "make_shard", make_shard)
+    result = prepare_data(request)
+    opened.clear()
+    assert manifest(request)["data"] == PairFolder(Path(request.data[0])).fingerprint
+    assert prepare_data(request).lines() == result.lines()
+    assert opened == []  # a whole folder is left as it is
+
+
+def test_near_duplicates_leave_the_shards(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "SHARD_PAIRS", 2)
+    with_others, alone = make(near_duplicates=0), make(out="alone", near_duplicates=0)
+    folder = Path(with_others.data[0])
+    prepare_data(alone)
+    for name, like in (("zx", "red"), ("zy", "green"), ("zz", "wide")):
+        shutil.copy(folder / f"{like}.png", folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(f"像{like}", encoding="utf-8")
+    result = prepare_data(with_others)
+    # One colour is like another to a perceptual hash, but for black.
+    assert len(result.dropped("near-duplicate")) == len(result.verdicts) - 1 - 2
+    assert manifest(with_others)["shards"] == manifest(alone)["shards"]
+    assert len(PreparedExamples(with_others.out)) == 2
+    names = sorted(file.name for file in with_others.out.glob("*.safetensors"))
+    assert names == [each["file"] for each in manifest(with_others)["shards"]]
+
+
+def test_a_damaged_shard_is_named(make: Make) -> None:
+    request = make(near_duplicates=0)
+    prepare_data(request)
+    file = request.out / "00000.safetensors"
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(BridgeError, match=r"00000\.safetensors is damaged or missing"):
+        train_branch(train_request(request))
+    (request.out / "manifest.json").unlink()
+    with pytest.raises(BridgeError, match=r"00000\.safetensors is damaged .*; delete it and give"):
+        prepare_data(request)
+    file.unlink()
+    prepare_data(request)
+    assert len(PreparedExamples(request.out)) == 2
+
+
+def test_a_manifest_of_other_software_is_no_prepared_data(make: Make, pairs: Path) -> None:
+    for text in ('{"name": "photos", "format": 1, "shards": []}', "[]", "no JSON"):
+        (pairs / "manifest.json").write_text(text, encoding="utf-8")
+        assert prepared_folder([str(pairs)]) is None
+        assert len(open_data([str(pairs)], 32, 0)) == 6
 
 
 def test_aspects_are_kept_in_batches_of_one_shape(make: Make) -> None:
