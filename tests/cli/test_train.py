@@ -55,7 +55,7 @@ def test_each_choice_is_an_option_of_the_recipe(app: typer.Typer) -> None:
 
 
 def test_what_a_trainer_does_not_choose_is_off(app: typer.Typer) -> None:
-    for name in ("cpu", "full", "sd15"):
+    for name in ("cpu", "full", "sd15", "sdxl"):
         arguments = [*WHOLE, "--recipe", name, "--dry-run"]
         recipe = json.loads(CliRunner().invoke(app, arguments).stdout)
         assert not any(
@@ -66,6 +66,13 @@ def test_what_a_trainer_does_not_choose_is_off(app: typer.Typer) -> None:
             )
         )  # fmt: skip
         assert recipe["trackers"] == ["tensorboard"]
+
+
+def test_text_encoders_side_by_side_are_named_one_by_one(app: typer.Typer) -> None:
+    arguments = [*WHOLE, "--text-encoder", "another", "--recipe", "sdxl", "--dry-run"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["recipe"] == "sdxl"
 
 
 @pytest.mark.parametrize(

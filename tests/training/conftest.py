@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from colours import colour_folder, png
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+from matrix.networks import make_parts, write_native_models
 from PIL import Image
 
 from bridge_diffusion.bridge import Bridge
@@ -57,6 +59,28 @@ def new_bridge(pipe: StableDiffusionPipeline, chinese_clip_folder: Path) -> Call
         return Bridge(branch, text, config)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sdxl_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SDXL of real classes at tiny size, as a folder; tests must not change it."""
+    folder = tmp_path_factory.mktemp("sdxl") / "model"
+    StableDiffusionXLPipeline(**make_parts("sdxl")).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sdxl_native_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return write_native_models("sdxl", tmp_path_factory.mktemp("native"))
+
+
+@pytest.fixture
+def sdxl_pairs(tmp_path: Path) -> Path:
+    folder = colour_folder(tmp_path / "pairs")
+    (folder / "red.en.txt").write_text("on a beach", encoding="utf-8")
+    (folder / "wide.png").write_bytes(png("black", (64, 24)))
+    (folder / "wide.txt").write_text("黑色", encoding="utf-8")
+    return folder
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Training a branch beside SDXL: the same loop and commands; what differs is told to the nets."""
 
-import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,16 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from colours import COLOURS, colour_folder, png
+from colours import COLOURS
 from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
-from matrix.networks import NATIVE_WIDTHS, make_bridge, make_parts, state_of, write_native_models
+from matrix.networks import NATIVE_WIDTHS, make_bridge, state_of
 from matrix.oracle import BranchByHand, stock_states
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from bridge_diffusion import Bridge, BridgeError
 from bridge_diffusion.training.branch import BranchOptions, BranchTask
-from bridge_diffusion.training.branch_run import train_branch
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.data_request import PrepareRequest
 from bridge_diffusion.training.examples import (
@@ -37,7 +34,6 @@ from bridge_diffusion.training.order import Pick
 from bridge_diffusion.training.parts import load_backbone, load_text_encoder
 from bridge_diffusion.training.prepared import PreparedExamples
 from bridge_diffusion.training.preparing import prepare_data
-from bridge_diffusion.training.request import TrainRequest
 from bridge_diffusion.training.seeds import sample_generators
 from bridge_diffusion.training.starting import reading_width
 from bridge_diffusion.training.trained_part import TrainedPart, choose_weights, merged
@@ -48,51 +44,11 @@ SIZES = dict.fromkeys(COLOURS.values(), (32, 40, 0, 4, 32, 32))
 SIZES["wide"] = (24, 64, 0, 26, 32, 32)
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SDXL of real classes at tiny size, as a folder; tests must not change it."""
-    folder = tmp_path_factory.mktemp("sdxl") / "model"
-    StableDiffusionXLPipeline(**make_parts("sdxl")).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def native_folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return write_native_models("sdxl", tmp_path_factory.mktemp("native"))
-
-
 @pytest.fixture
-def pipe(model: Path) -> StableDiffusionXLPipeline:
-    pipe = load_backbone(str(model))
+def pipe(sdxl_model: Path) -> StableDiffusionXLPipeline:
+    pipe = load_backbone(str(sdxl_model))
     assert type(pipe) is StableDiffusionXLPipeline
     return pipe
-
-
-@pytest.fixture
-def pairs(tmp_path: Path) -> Path:
-    folder = colour_folder(tmp_path / "pairs")
-    (folder / "red.en.txt").write_text(ENGLISH, encoding="utf-8")
-    (folder / "wide.png").write_bytes(png("black", (64, 24)))
-    (folder / "wide.txt").write_text(WIDE, encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
-def request_for(model: Path, native_folders: list[Path], pairs: Path, tmp_path: Path) -> Any:
-    def make(out: str, **changes: Any) -> TrainRequest:
-        values = {
-            "data": str(pairs),
-            "out": tmp_path / "runs" / out,
-            "model": str(model),
-            "text_encoder": tuple(map(str, native_folders)),
-            "recipe": "debug",
-            "size": 32,
-            "device": "cpu",
-            "images": 16,
-        }
-        return TrainRequest(**(values | changes))
-
-    return make
 
 
 def new_task(pipe: Any, bridge: Bridge, pairs: Path, **options: Any) -> BranchTask:
@@ -122,13 +78,13 @@ def english_by_hand(pipe: Any, texts: list[str]) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def loss_by_hand(
-    pipe: Any, bridge: Bridge, folders: list[Path], pairs: Path, captions: list[str]
+    pipe: Any, bridge: Bridge, folders: list[Path], sdxl_pairs: Path, captions: list[str]
 ) -> Callable[[Tensor], float]:
     """From size numbers to the loss of a step, with no line of the library."""
     names = COLOURS | {WIDE: "wide"}
     pictures = [
         ImageOps.fit(
-            Image.open(pairs / f"{names[caption]}.png").convert("RGB"), (32, 32), Image.LANCZOS
+            Image.open(sdxl_pairs / f"{names[caption]}.png").convert("RGB"), (32, 32), Image.LANCZOS
         )
         for caption in captions
     ]
@@ -169,16 +125,19 @@ def loss_by_hand(
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_loss_is_that_of_the_stock_modules_added_up(
-    pipe: StableDiffusionXLPipeline, native_folders: list[Path], pairs: Path, prediction: str
+    pipe: StableDiffusionXLPipeline,
+    sdxl_native_folders: list[Path],
+    sdxl_pairs: Path,
+    prediction: str,
 ) -> None:
     pipe.scheduler.register_to_config(prediction_type=prediction)
-    bridge = make_bridge("sdxl", native_folders)
-    task = new_task(pipe, bridge, pairs)
+    bridge = make_bridge("sdxl", sdxl_native_folders)
+    task = new_task(pipe, bridge, sdxl_pairs)
     batch = task.batch(0)
     got = task.loss(batch, sample_generators(0, 0, 0, 5))["loss"].item()
     captions = list(batch["captions"])
     assert set(captions) == {*COLOURS, WIDE}
-    by_hand = loss_by_hand(pipe, bridge, native_folders, pairs, captions)
+    by_hand = loss_by_hand(pipe, bridge, sdxl_native_folders, sdxl_pairs, captions)
     names = COLOURS | {WIDE: "wide"}
     sizes = torch.tensor([SIZES[names[caption]] for caption in captions]).float()
     assert got == pytest.approx(by_hand(sizes), rel=1e-5)
@@ -186,15 +145,18 @@ def test_the_loss_is_that_of_the_stock_modules_added_up(
 
 
 def test_a_few_pictures_are_learnt(
-    pipe: StableDiffusionXLPipeline, native_folders: list[Path], pairs: Path, tmp_path: Path
+    pipe: StableDiffusionXLPipeline,
+    sdxl_native_folders: list[Path],
+    sdxl_pairs: Path,
+    tmp_path: Path,
 ) -> None:
-    start = make_bridge("sdxl", native_folders)
+    start = make_bridge("sdxl", sdxl_native_folders)
     start.branch.load_state_dict(
         type(start.branch)
         .from_backbone(pipe.unet, 80, 48, torch.Generator().manual_seed(0))
         .state_dict()
     )
-    task = new_task(pipe, start, pairs)
+    task = new_task(pipe, start, sdxl_pairs)
 
     def loss() -> float:
         with torch.no_grad():
@@ -219,16 +181,16 @@ def test_a_few_pictures_are_learnt(
 
 def test_encoded_once_or_prepared_is_what_live_gives(
     pipe: StableDiffusionXLPipeline,
-    model: Path,
-    native_folders: list[Path],
-    pairs: Path,
+    sdxl_model: Path,
+    sdxl_native_folders: list[Path],
+    sdxl_pairs: Path,
     tmp_path: Path,
 ) -> None:
-    names = tuple(map(str, native_folders))
+    names = tuple(map(str, sdxl_native_folders))
     request = PrepareRequest(
-        data=(str(pairs),),
+        data=(str(sdxl_pairs),),
         out=tmp_path / "prepared",
-        model=str(model),
+        model=str(sdxl_model),
         text_encoder=names,
         size=32,
         device="cpu",
@@ -237,7 +199,9 @@ def test_encoded_once_or_prepared_is_what_live_gives(
     prepared = PreparedExamples(request.out)
     text = load_text_encoder(names, pipe)
     prepared.check(pipe, text)
-    dataset = open_data([str(pairs)], 32, 0)
+    english = prepared.manifest["models"]["english"]
+    assert english.keys() == {"model", "tokenizer", "model_2", "tokenizer_2"}
+    dataset = open_data([str(sdxl_pairs)], 32, 0)
     live = LiveExamples(dataset, pipe, text, size=32)
     cache = tmp_path / "cache"
     pictures = cache_pictures(cache, dataset, pipe.vae, size=32, shapes=((32, 32),))
@@ -272,102 +236,13 @@ def test_encoded_once_or_prepared_is_what_live_gives(
         weight.data = before
 
 
-# Whole runs
-
-
-@pytest.mark.parametrize("way", ["cached", "buckets", "prepared"])
-def test_a_run_ends_with_the_same_bits_and_its_export_draws(
-    request_for: Any, model: Path, native_folders: list[Path], pairs: Path, tmp_path: Path, way: str
-) -> None:
-    changes: dict[str, Any] = {"buckets": way == "buckets"}
-    if way == "prepared":
-        changes["data"] = str(tmp_path / "prepared")
-        prepare_data(
-            PrepareRequest(
-                data=(str(pairs),),
-                out=tmp_path / "prepared",
-                model=str(model),
-                text_encoder=tuple(map(str, native_folders)),
-                size=32,
-                device="cpu",
-            )
-        )
-    straight = train_branch(request_for("a", **changes))
-    stopped = train_branch(request_for("b", **changes, minutes=1e-6))
-    assert (straight.result.finished, stopped.result.interrupted) == (True, True)
-    train_branch(request_for("b", **changes))
-    a, b = (Bridge.from_pretrained(request_for(run).out / "export") for run in "ab")
-    ours, theirs = a.branch.state_dict(), b.branch.state_dict()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert (a.config.family, a.branch.native_width, a.branch.pooled_width) == ("sdxl", 80, 48)
-    assert a.config.text_encoding.pooled
-    assert a.config.text_encoding.models == 2
-    pipe = StableDiffusionXLPipeline.from_pretrained(model)
-    pipe.set_progress_bar_config(disable=True)
-
-    def draw(**prompt: Any) -> np.ndarray:
-        generator = torch.Generator().manual_seed(1)
-        return pipe(**prompt, num_inference_steps=2, generator=generator, output_type="np").images
-
-    plain = draw(prompt="", negative_prompt="")
-    a.attach(pipe)
-    drawn = draw(**a.prompt("红色"))
-    assert drawn.shape == (1, 32, 32, 3)
-    assert np.isfinite(drawn).all()
-    assert np.abs(drawn - plain).max() > 1e-4
-
-
-def test_another_second_text_encoder_is_another_run(
-    request_for: Any, model: Path, tmp_path: Path
-) -> None:
-    train_branch(request_for("a", images=4))
-    other = StableDiffusionXLPipeline.from_pretrained(model)
-    next(other.text_encoder_2.parameters()).data += 1
-    other.save_pretrained(tmp_path / "other")
-    with pytest.raises(BridgeError, match="was started with english"):
-        train_branch(request_for("a", images=4, model=str(tmp_path / "other")))
-
-
-def test_a_velocity_backbone_makes_a_velocity_bridge(
-    request_for: Any, model: Path, tmp_path: Path
-) -> None:
-    pipe = StableDiffusionXLPipeline.from_pretrained(model)
-    pipe.scheduler.register_to_config(prediction_type="v_prediction", rescale_betas_zero_snr=True)
-    pipe.save_pretrained(tmp_path / "velocity")
-    run = train_branch(request_for("v", model=str(tmp_path / "velocity"), images=4))
-    bridge = Bridge.from_pretrained(run.result.export)
-    assert bridge.config.prediction_type == "v_prediction"
-    assert bridge.config.scheduler == {"timestep_spacing": "trailing"}
-    with pytest.raises(BridgeError, match="prediction_type='v_prediction'"):
-        bridge.attach(StableDiffusionXLPipeline.from_pretrained(model))
-
-
-def test_a_split_branch_has_the_losses_of_a_whole_one(
-    request_for: Any, launch: Any, tmp_path: Path
-) -> None:
-    one = request_for("one", batch_size=4, cache=tmp_path / "cache")
-    train_branch(one)
-    two = dataclasses.asdict(request_for("two", batch_size=2, shard=True, cache=tmp_path / "cache"))
-    ended = launch(2, None, request=two)
-    assert ended.codes == [0, 0], ended.errors
-    curves = []
-    for run in ("one", "two"):
-        lines = (one.out.parent / run / "curves.jsonl").read_text().splitlines()
-        curves.append([row["loss"] for row in map(json.loads, lines) if "loss" in row])
-    assert curves[0]
-    assert curves[1] == pytest.approx(curves[0], rel=1e-4)
-    whole, split = (Bridge.from_pretrained(one.out.parent / r / "export") for r in ("one", "two"))
-    for name, value in whole.branch.state_dict().items():
-        torch.testing.assert_close(split.branch.state_dict()[name], value, rtol=1e-3, atol=1e-4)
-
-
 # Parts of a branch
 
 
 def test_a_lora_leaves_the_copied_text_attention_and_trains_the_projections(
-    native_folders: list[Path],
+    sdxl_native_folders: list[Path],
 ) -> None:
-    branch = make_bridge("sdxl", native_folders).branch
+    branch = make_bridge("sdxl", sdxl_native_folders).branch
     keys = state_of(branch).keys()
     choose_weights(branch, lora_rank=2, freeze=(), seed=0)
     trained = dict(TrainedPart(branch).named_parameters())
@@ -379,9 +254,9 @@ def test_a_lora_leaves_the_copied_text_attention_and_trains_the_projections(
 
 
 def test_a_branch_is_taken_over_for_a_text_encoder_of_other_widths(
-    native_folders: list[Path],
+    sdxl_native_folders: list[Path],
 ) -> None:
-    old = make_bridge("sdxl", native_folders).branch
+    old = make_bridge("sdxl", sdxl_native_folders).branch
     assert reading_width(old, 80, pooled_width=48) is old
     new = reading_width(old, 24, torch.Generator().manual_seed(0), pooled_width=24)
     assert (new.native_width, new.pooled_width) == (24, 24)
@@ -393,8 +268,8 @@ def test_a_branch_is_taken_over_for_a_text_encoder_of_other_widths(
             assert torch.equal(value, old.state_dict()[name]), name
 
 
-def test_what_is_no_whole_model_is_refused(model: Path, tmp_path: Path) -> None:
-    pipe = StableDiffusionXLPipeline.from_pretrained(model)
+def test_what_is_no_whole_model_is_refused(sdxl_model: Path, tmp_path: Path) -> None:
+    pipe = StableDiffusionXLPipeline.from_pretrained(sdxl_model)
     StableDiffusionXLImg2ImgPipeline(**pipe.components).save_pretrained(tmp_path / "other")
     with pytest.raises(BridgeError, match="is a StableDiffusionXLImg2ImgPipeline; a branch is"):
         load_backbone(str(tmp_path / "other"))

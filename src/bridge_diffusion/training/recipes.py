@@ -165,14 +165,16 @@ SDXL = BranchRecipe(
     precision="auto",
     frozen_precision="auto",
     gradient_checkpointing=True,
+    sample_pictures=4,
+    sample_guidance=5.0,
     log_every=10_000,
     sample_every=200_000,
     checkpoint_every=200_000,
 )
-"""SDXL at its own size of 1024 pixels, otherwise as `sd15`: the paper trains SDXL no other way.
+"""SDXL at its own 1024 pixels, otherwise as `sd15`; the guidance is the stock pipeline's.
 
-One GPU of 80 GB, by arithmetic (docs/training.md); on several smaller ones give `--shard`, which
-leaves each a part of the branch's weights, gradients, moments and average.
+For one GPU of 80 GB, by arithmetic (docs/training.md); on several smaller ones give `--shard`,
+which leaves each a part of the branch's weights, gradients, moments and average.
 """
 
 RECIPES: dict[str, BranchRecipe] = {

@@ -83,8 +83,18 @@ def all_cells() -> Iterator[Cell]:
         yield Cell(family=family, pipeline=pipeline, plugin=plugin, way=way, text=text)
 
 
+_TOGETHER = {
+    ("two ControlNets", "IP-Adapter"),
+    ("two ControlNets", "two IP-Adapters, 0.8 and 0.3"),
+    ("T2I-Adapter", "IP-Adapter"),
+    ("two T2I-Adapters", "none"),
+    ("two T2I-Adapters", "IP-Adapter"),
+}
+"""Pipelines and plug-ins that add much to one step: drawn for both families, however few cells."""
+
+
 def quick_cells() -> list[Cell]:
-    """Every two things together at least once, in the ways that cost little.
+    """Every two things together at least once, in the ways that cost little, and `_TOGETHER`.
 
     Compiling takes seconds a cell, so here it is one cell a family.
     """
@@ -95,7 +105,13 @@ def quick_cells() -> list[Cell]:
         next(c for c in existing if c.way.name == "torch.compile" and c.family == family)
         for family in FAMILIES
     ]
-    return [*(named[case] for case in pairwise(named)), *compiled]
+    pairs = [named[case] for case in pairwise(named)]
+    wanted = (
+        c
+        for c in existing
+        if (c.pipeline.name, c.plugin.name) in _TOGETHER and c.way is WAYS[0] and c.text == TEXTS[0]
+    )
+    return list(dict.fromkeys([*pairs, *wanted, *compiled]))
 
 
 @dataclass(frozen=True, kw_only=True)

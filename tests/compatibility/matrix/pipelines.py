@@ -7,7 +7,7 @@ from typing import Any
 
 import diffusers
 import numpy as np
-from diffusers import LCMScheduler
+from diffusers import LCMScheduler, MultiAdapter
 from PIL import Image
 
 from matrix.networks import (
@@ -91,6 +91,11 @@ def _one_net(family: Family, parts: Parts) -> Parts:
 
 def _two_nets(family: Family, parts: Parts) -> Parts:
     return {"controlnet": [make_controlnet(parts["unet"], seed=seed) for seed in (6, 7)]}
+
+
+def _two_adapters(family: Family, parts: Parts) -> Parts:
+    nets = [make_t2i_adapter(family, seed=seed) for seed in (8, 18)]
+    return {"adapter": MultiAdapter(nets).eval()}
 
 
 def _lcm(family: Family, parts: Parts) -> Parts:
@@ -207,6 +212,19 @@ PIPELINES = (
         sdxl="StableDiffusionXLAdapterPipeline",
         call=lambda: {"num_inference_steps": 2, "image": picture(), "height": 32, "width": 32},
         add=lambda family, parts: {"adapter": make_t2i_adapter(family, seed=8)},
+    ),
+    PipelineCase(
+        name="two T2I-Adapters",
+        sd15="StableDiffusionAdapterPipeline",
+        sdxl="StableDiffusionXLAdapterPipeline",
+        call=lambda: {
+            "num_inference_steps": 2,
+            "image": [picture(), picture(99)],
+            "adapter_conditioning_scale": [1.0, 0.5],
+            "height": 32,
+            "width": 32,
+        },
+        add=_two_adapters,
     ),
     PipelineCase(
         name="AnimateDiff",

@@ -227,15 +227,28 @@ def _ip_adapter(family: Family, pipe: Any, folder: Path) -> None:
     pipe.register_modules(
         image_encoder=make_image_encoder(), feature_extractor=make_image_processor()
     )
-    save_file(_ip_adapter_state(pipe.unet), folder / "ip-adapter.safetensors")
+    save_file(_ip_adapter_state(pipe.unet, seed=101), folder / "ip-adapter.safetensors")
     pipe.load_ip_adapter(
         folder, subfolder="", weight_name="ip-adapter.safetensors", image_encoder_folder=None
     )
 
 
-def _ip_adapter_state(unet: nn.Module) -> dict[str, Tensor]:
+def _two_ip_adapters(family: Family, pipe: Any, folder: Path) -> None:
+    pipe.register_modules(
+        image_encoder=make_image_encoder(), feature_extractor=make_image_processor()
+    )
+    names = ["one.safetensors", "two.safetensors"]
+    for seed, name in zip((101, 102), names, strict=True):
+        save_file(_ip_adapter_state(pipe.unet, seed), folder / name)
+    pipe.load_ip_adapter(
+        [folder, folder], subfolder=["", ""], weight_name=names, image_encoder_folder=None
+    )
+    pipe.set_ip_adapter_scale([0.8, 0.3])
+
+
+def _ip_adapter_state(unet: nn.Module, seed: int) -> dict[str, Tensor]:
     """Keys and values for each cross-attention, numbered 1, 3, 5 ...; and the image projection."""
-    generator = torch.Generator().manual_seed(101)
+    generator = torch.Generator().manual_seed(seed)
     width, tokens = unet.config.cross_attention_dim, 4
     projection = {
         "proj.weight": (tokens * width, IMAGE_WIDTH),
@@ -341,5 +354,12 @@ PLUGINS = (
         needs="load_ip_adapter",
         argument="ip_adapter_image",
         call=lambda: {"ip_adapter_image": picture(150)},
+    ),
+    PluginCase(
+        name="two IP-Adapters, 0.8 and 0.3",
+        load=_two_ip_adapters,
+        needs="load_ip_adapter",
+        argument="ip_adapter_image",
+        call=lambda: {"ip_adapter_image": [picture(150), picture(60)]},
     ),
 )
