@@ -35,7 +35,7 @@ class Service:
     events: EventHub
     queue: JobQueue
     workers: list[Worker]
-    """What draws."""
+    """What draws; those of another engine than the local one are put in before the server runs."""
     devices: list[Device]
     """Filled while the server runs."""
 
@@ -135,6 +135,7 @@ def open_service(settings: ServerSettings) -> Service:
         events=events,
         limits=settings.limits,
     )
+    local = settings.devices if settings.engine == "local" else ()
     return Service(
         settings=settings,
         catalog=catalog,
@@ -144,6 +145,6 @@ def open_service(settings: ServerSettings) -> Service:
         jobs=jobs,
         events=events,
         queue=queue,
-        workers=[LocalWorker(name) for name in settings.devices],
+        workers=[LocalWorker(name) for name in local],
         devices=[],
     )
