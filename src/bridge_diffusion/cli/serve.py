@@ -50,6 +50,24 @@ def serve(
             "one worker for each."
         ),
     ] = None,
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(help="Who draws: processes of this machine, or replicas on a Ray cluster."),
+    ] = "local",
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            help="With --engine ray, how many replicas: one for each GPU of the cluster if not "
+            "given, and one where it has none."
+        ),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine ray, the cluster: auto or HOST:PORT; if not given, Ray is started "
+            "on this machine, and ends with the server."
+        ),
+    ] = None,
     dtype: Annotated[
         Literal["auto", "fp32", "fp16", "bf16"], typer.Option(help="The number format.")
     ] = "auto",
@@ -94,7 +112,10 @@ def serve(
             bridges=tuple(bridge or ()),
             text_encoder=text_encoder,
             plugins=plugins,
+            engine=engine,
             devices=tuple(device or ("auto",)),
+            replicas=replicas,
+            ray_address=ray_address,
             dtype=dtype,
             offload=offload,
             safety_checker=safety_checker,

@@ -42,7 +42,7 @@ class Service:
     events: EventHub
     queue: JobQueue
     workers: list[Worker]
-    """What draws."""
+    """What draws; those of another engine than the local one are put in before the server runs."""
     devices: list[Device]
     """Filled while the server runs."""
 
@@ -161,6 +161,7 @@ def open_service(settings: ServerSettings) -> Service:
         events=events,
         limits=settings.limits,
     )
+    local = settings.devices if settings.engine == "local" else ()
     return Service(
         settings=settings,
         catalog=catalog,
@@ -170,6 +171,6 @@ def open_service(settings: ServerSettings) -> Service:
         jobs=jobs,
         events=events,
         queue=queue,
-        workers=[LocalWorker(name) for name in settings.devices],
+        workers=[LocalWorker(name) for name in local],
         devices=[],
     )

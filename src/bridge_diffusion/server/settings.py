@@ -10,6 +10,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SHORTEST_TOKEN = 16
 # Days; a page that is open shows an upload for a while before it orders with it.
 _SHORTEST_KEEP, _LONGEST_KEEP = 0.01, 36_500.0
+MOST_REPLICAS = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +59,14 @@ class ServerSettings:
     """The native text encoder of bridges saved without one."""
     plugins: Path | None = None
     """The folder of LoRAs, embeddings, ControlNets, IP-Adapters and autoencoders."""
+    engine: Literal["local", "ray"] = "local"
+    """Who draws: processes of this machine, or replicas on a Ray cluster."""
     devices: tuple[str, ...] = ("auto",)
     """Where to compute: one worker process each."""
+    replicas: int | None = None
+    """How many replicas on Ray; as many as it has GPUs, or one on CPUs, if not given."""
+    ray_address: str | None = None
+    """The Ray cluster, "auto" or HOST:PORT; one of its own, on this machine, if not given."""
     dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """The number format."""
     offload: bool = False
@@ -99,3 +106,18 @@ class ServerSettings:
             raise BridgeError(f"--plugins {self.plugins} is no folder; check the path")
         if not self.devices:
             raise BridgeError("there is no device; give --device cpu, for example")
+        self._check_engine()
+
+    def _check_engine(self) -> None:
+        if self.engine == "ray":
+            if self.devices != ("auto",):
+                raise BridgeError(
+                    "--device is for processes of this machine; with --engine ray, Ray chooses: "
+                    "give --replicas"
+                )
+            if self.replicas is not None and not 1 <= self.replicas <= MOST_REPLICAS:
+                raise BridgeError(f"--replicas is {self.replicas}; allowed: 1 to {MOST_REPLICAS}")
+            return
+        for flag, value in (("--replicas", self.replicas), ("--ray-address", self.ray_address)):
+            if value is not None:
+                raise BridgeError(f"{flag} needs --engine ray")

@@ -21,7 +21,7 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
     inbox = _Inbox(sys.stdin)
-    _quiet_libraries()
+    quiet_libraries()
     from bridge_diffusion.server.engine import Engine, Task
 
     def report(values: dict[str, Any]) -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         report({"idle": True})
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Errors reach the client as reports; bars and hints of the libraries reach nobody."""
     import warnings
 
