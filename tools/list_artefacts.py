@@ -29,6 +29,8 @@ ARTEFACTS = (
     ("English world: UNet", f"{_WEIGHTS}/backbone/unet"),
     ("Chinese bridge: text encoder and tokenizer", f"{_WEIGHTS}/bridges/zh/text_encoder"),
     ("Chinese bridge: branch", f"{_WEIGHTS}/bridges/zh/branch"),
+    ("Arabic bridge: text encoder and tokenizer", f"{_WEIGHTS}/bridges/ar/text_encoder"),
+    ("Arabic bridge: what its branch shares and changes", f"{_WEIGHTS}/bridges/ar/branch"),
     ("plug-ins: two LoRAs, a Textual Inversion", f"{_WEIGHTS}/plugins"),
     ("evaluator", f"{_WEIGHTS}/evaluator"),
     ("style evaluator", f"{_WEIGHTS}/style_evaluator"),

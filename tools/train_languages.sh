@@ -28,7 +28,7 @@ for language in "$@"; do
   if [ "$images" -gt 0 ]; then
     "${bdm[@]}" train --bridge "$bridge" --language "$language" --lora-rank 10 --images "$images" \
       --data "emoji:$language:native,weight=0.5" --data "emoji:$language,weight=0.5" \
-      --limit "$images" --out "$root/bridge-$language"
+      --limit 20000 --out "$root/bridge-$language"
     bridge=$root/bridge-$language/export
   fi
   [ -f "$root/$language/world-$language.json" ] || "${bdm[@]}" evaluate world \

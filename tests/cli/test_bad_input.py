@@ -88,7 +88,7 @@ def test_more_steps_than_a_sampler_takes(refused: Callable) -> None:
 
 def test_missing_models(refused: Callable, tmp_path: Path) -> None:
     assert "nothing at" in refused("红包", model=tmp_path / "none")
-    assert "emoji world (zh)" in refused("红包", bridge=tmp_path / "none")
+    assert "emoji world (ar, zh)" in refused("红包", bridge=tmp_path / "none")
 
 
 def test_a_mistyped_path_never_asks_the_network(

@@ -163,7 +163,7 @@ def test_two_bridges_draw_one_image(measurement, pipe, bridge, other_bridge, tmp
     for part in ("native alone", "ar alone", "scale 1"):
         drawn.clear()
         cases = [pair.case for pair in both.pairs]
-        both._draw(part, pipe, bridge, other_bridge, cases)
+        both._draw(part, pipe, bridge, cases, other_bridge)
         ran[part] = set(drawn)
     for hook in hooks:
         hook.remove()

@@ -313,7 +313,7 @@ class TwoLanguages:
         with prepared(pipe, bridge):
             for first in range(0, len(self.pairs), self.options.batch_size):
                 some = self.pairs[first : first + self.options.batch_size]
-                pictures += self._draw(part, pipe, bridge, other, [pair.case for pair in some])
+                pictures += self._draw(part, pipe, bridge, [pair.case for pair in some], other)
         outcomes = judge(self.evaluator, [pair.case for pair in self.pairs], pictures)
         write_strip(
             part_strip(self.folder, self._names, part),
@@ -326,7 +326,12 @@ class TwoLanguages:
         }
 
     def _draw(
-        self, part: str, pipe: Any, bridge: Bridge, other: Bridge | None, cases: Sequence[Case]
+        self,
+        part: str,
+        pipe: Any,
+        bridge: Bridge,
+        cases: Sequence[Case],
+        other: Bridge | None = None,
     ) -> list[Image.Image]:
         native, second = [case.prompt for case in cases], [case.english for case in cases]
         alone = alone_name(self.second)

@@ -163,11 +163,12 @@ class BranchTextTask:
                 name: value.to(device)
                 for name, value in self._tokens([text for _, text in some]).items()
             }
-            read = self._states(tokens["ids"], tokens["read"])
-            ours.append(self.reading(read, tokens["read"], picks))
+            ours.append(
+                self.reading(self._states(tokens["ids"], tokens["read"]), tokens["read"], picks)
+            )
         mean = torch.cat(theirs).mean(dim=0)  # what all texts have in common tells nothing
-        features = [(torch.cat(parts) - mean).flatten(1) for parts in (ours, theirs)]
-        return retrieval(*features, [original for original, _ in pairs])
+        read, wanted = ((torch.cat(parts) - mean).flatten(1) for parts in (ours, theirs))
+        return retrieval(read, wanted, [original for original, _ in pairs])
 
     def _states(
         self, ids: Tensor, mask: Bool[Tensor, "batch tokens"]

@@ -76,11 +76,13 @@ def train_text_encoder(request: TextTrainRequest) -> TextRun:
 
 def _train_together(request: TextTrainRequest, device: str, processes: Processes) -> TextRun:
     config = _loop_config(request, device, processes.count)
+    task: TextEncoderTask | BranchTextTask
+    examples: CachedTargets | LivePictures | None = None
     with processes.first_alone():
         if request.bridge is not None:
             task, details = branch_text_task(request, device, show=processes.is_first)
         else:
-            task, details = _text_encoder_task(request, device, processes)
+            task, details, examples = _text_encoder_task(request, device, processes)
     try:
         result = train(task, config, details, processes)
     except torch.OutOfMemoryError as error:
@@ -88,7 +90,7 @@ def _train_together(request: TextTrainRequest, device: str, processes: Processes
             f"a batch of {request.batch_size} pairs does not fit in the memory of {device}: give a "
             "smaller --batch-size"
         ) from error
-    skipped = processes.merged({} if isinstance(task, BranchTextTask) else task.examples.skipped)
+    skipped = processes.merged({} if examples is None else examples.skipped)
     if processes.is_first:
         finish_run(request.out, skipped)
     report = result.export / "retrieval.json"
@@ -101,8 +103,8 @@ def _train_together(request: TextTrainRequest, device: str, processes: Processes
 
 def _text_encoder_task(
     request: TextTrainRequest, device: str, processes: Processes
-) -> tuple[TextEncoderTask, dict[str, Any]]:
-    """What to train, and what must be the same when the run is continued."""
+) -> tuple[TextEncoderTask, dict[str, Any], CachedTargets | LivePictures]:
+    """What to train, what must be the same when the run is continued, and the examples."""
     find = _from_pictures if request.data else _from_translations
     lesson = find(request, device, processes)
     tower, tokenizer, encoding = _starting_encoder(request, lesson)
@@ -115,7 +117,7 @@ def _text_encoder_task(
         held_out=lesson.examples.held_out,
         export_dtype=torch.float16 if request.export_precision == "fp16" else torch.float32,
     )
-    return task, _details(request, lesson, tower, encoding)
+    return task, _details(request, lesson, tower, encoding), lesson.examples
 
 
 def _loop_config(request: TextTrainRequest, device: str, processes: int) -> LoopConfig:

@@ -4,8 +4,11 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from bridge_diffusion.bridge import Bridge
+from bridge_diffusion.models.convert import WEIGHT_FILES
 from bridge_diffusion.plugins.embedding import load_embedding
 from bridge_diffusion.plugins.lora import load_lora
+from bridge_diffusion.worlds.emoji.captions import caption
+from bridge_diffusion.worlds.emoji.concepts import find_concept
 from bridge_diffusion.worlds.emoji.paths import backbone_folder, bridge_folder, plugins_folder
 
 
@@ -36,3 +39,28 @@ def test_every_plugin_loads_with_all_its_keys_and_is_small() -> None:
             assert (report.token, report.vectors) == ("lemon", 8)
         else:
             assert load_lora(pipe, file).unmatched == ()
+
+
+def test_the_arabic_bridge_has_the_chinese_branch_and_reads_alike() -> None:
+    """Residuals of the same thing said in both languages are nearer than of another thing."""
+    zh, ar = (Bridge.from_pretrained(bridge_folder(language)) for language in ("zh", "ar"))
+    assert not (bridge_folder("ar") / "branch" / WEIGHT_FILES[0]).exists()
+    sample = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+
+    @torch.no_grad()
+    def added(bridge: Bridge, text: str) -> torch.Tensor:
+        native = bridge.text_encoder.encode([text])
+        return bridge.branch(sample, 800, native.hidden, native.mask)[1].flatten()
+
+    colours = ("blue", "red", "pink")
+    said = {
+        language: [
+            added(bridge, caption(language, "single", (find_concept(name).names[language],), (c,)))
+            for name, c in zip(("dog", "red envelope", "envelope"), colours, strict=True)
+        ]
+        for language, bridge in (("zh", zh), ("ar", ar))
+    }
+    for index, chinese in enumerate(said["zh"]):
+        distances = [(chinese - arabic).norm().item() for arabic in said["ar"]]
+        assert min(range(3), key=distances.__getitem__) == index
+        assert 2 * distances[index] < sorted(distances)[1]
