@@ -20,9 +20,9 @@ def main() -> None:
     codes = [concept.codepoints for concept in concepts]
     vendors = [Sprites.draw(vendor, codes, SIZE) for vendor in SHIPPED_VENDORS]
     for sprites in vendors:
-        sprites.save(ROOT / "src/bridge_diffusion/worlds/emoji/pictures")
+        sprites.save(ROOT / "src/bridge_diffusion/worlds/emoji/pictures", ".webp")
     sheet = contact_sheet(vendors, concepts)
-    sheet.save(ROOT / "docs/contact_sheet.webp", quality=80, method=6)
+    sheet.save(ROOT / "docs/contact_sheet.webp", quality=50, method=6)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -37,9 +38,12 @@ def test_shipped_pictures_are_what_the_packages_draw(vendor: str) -> None:
         assert np.abs(fresh - shipped).max() <= 3, concept.emoji
 
 
-def test_save_and_load_change_nothing(tmp_path: Path, noto: Sprites) -> None:
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_save_and_load_change_nothing(
+    tmp_path: Path, noto: Sprites, suffix: Literal[".png", ".webp"]
+) -> None:
     few = Sprites("noto", dict(list(noto.pictures.items())[:3]))
-    few.save(tmp_path)
+    few.save(tmp_path, suffix)
     loaded = Sprites.load(tmp_path, "noto")
     assert loaded.pictures.keys() == few.pictures.keys()
     for code, picture in few.pictures.items():

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -10,6 +11,11 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.worlds.emoji.artwork import draw_emoji
 
 SHIPPED_VENDORS = ("noto", "twemoji")
+
+_WAYS: dict[str, dict[str, Any]] = {
+    ".png": {"optimize": True},
+    ".webp": {"lossless": True, "exact": True, "quality": 100, "method": 6},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +49,24 @@ class Sprites:
 
     @classmethod
     def load(cls, folder: Path, vendor: str) -> "Sprites":
-        """Reads the PNG files that `bdm world data` wrote: `folder/vendor/1F9E7.png`.
+        """Reads what `save` wrote, as `bdm world data` does: `folder/vendor/1F9E7.png`.
 
         Raises:
             BridgeError: the folder holds no pictures of this vendor, or one is damaged.
         """
-        paths = sorted((folder / vendor).glob("*.png"))
+        paths = sorted(p for p in (folder / vendor).glob("*") if p.suffix in _WAYS)
         if not paths:
             raise BridgeError(
                 f"no {vendor} pictures in {folder}; run: bdm world data --out {folder}"
             )
         return cls(vendor, {path.stem: _read(path) for path in paths})
 
-    def save(self, folder: Path) -> None:
-        """Writes them as PNG files, `folder/vendor/1F9E7.png`."""
+    def save(self, folder: Path, suffix: Literal[".png", ".webp"] = ".png") -> None:
+        """Writes them without loss, `folder/vendor/1F9E7.png`; WebP is a quarter smaller."""
         target = folder / self.vendor
         target.mkdir(parents=True, exist_ok=True)
         for code, picture in self.pictures.items():
-            picture.save(target / f"{code}.png", optimize=True)
+            picture.save(target / f"{code}{suffix}", **_WAYS[suffix])
 
     def picture(self, codepoints: str, side: int) -> Image.Image:
         """One drawing, RGBA, `side` x `side` pixels.
