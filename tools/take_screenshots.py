@@ -163,6 +163,7 @@ def main() -> None:
         page.goto(address)
         page.wait_for_selector("#field-steps")
         page.get_by_label("Steps").first.fill(str(options.steps))
+        page.evaluate("scrollTo(0, 0)")
         draw_pictures(page, options.out)
         compare(page, options.out)
         make_grid(page, options.out)
