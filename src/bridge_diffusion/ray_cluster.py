@@ -49,6 +49,15 @@ def ray_package() -> Any:
     return ray
 
 
+def quiet_ray() -> None:
+    """Keep Ray's own log out of ours, but for --debug: what it says of an error is in the error.
+
+    Called again after `ray.data` or `ray.serve` is imported, which set their loggers up then.
+    """
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(_log_level())
+
+
 @contextlib.contextmanager
 def connected(address: str | None = None, *, cpus: int = 1) -> Iterator[Cluster]:
     """Connect to a Ray cluster, or start an instance of our own, and leave it at the end.
@@ -73,8 +82,7 @@ def connected(address: str | None = None, *, cpus: int = 1) -> Iterator[Cluster]
             )
         yield _what_it_has(ray)
         return
-    level = logging.INFO if _debugging() else logging.CRITICAL
-    options: dict[str, Any] = {"log_to_driver": _debugging(), "logging_level": level}
+    options: dict[str, Any] = {"log_to_driver": _debugging(), "logging_level": _log_level()}
     folder = None
     if address is None:
         for name, value in _OF_OUR_OWN.items():
@@ -97,8 +105,7 @@ def connected(address: str | None = None, *, cpus: int = 1) -> Iterator[Cluster]
             place = "on this machine" if address is None else f"to {address}"
             line = " ".join(str(error).split())
             raise BridgeError(f"Ray cannot be {_verb(address)} {place} ({line})") from error
-        for name in _LOGGERS:
-            logging.getLogger(name).setLevel(level)
+        quiet_ray()
         yield _what_it_has(ray)
     finally:
         ray.shutdown()
@@ -179,6 +186,10 @@ def _check_address(address: str) -> None:
 
 def _verb(address: str | None) -> str:
     return "started" if address is None else "connected"
+
+
+def _log_level() -> int:
+    return logging.INFO if _debugging() else logging.CRITICAL
 
 
 def _debugging() -> bool:

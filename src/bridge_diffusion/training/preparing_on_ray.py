@@ -19,7 +19,13 @@ import torch
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.images.writing import write_file
-from bridge_diffusion.ray_cluster import Cluster, clear_ray_errors, connected, ray_package
+from bridge_diffusion.ray_cluster import (
+    Cluster,
+    clear_ray_errors,
+    connected,
+    quiet_ray,
+    ray_package,
+)
 from bridge_diffusion.training.preparation import (
     Encoder,
     Job,
@@ -99,6 +105,7 @@ class RayEngine:
             return
         import ray.data
 
+        quiet_ray()
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         on_gpu = self._place.job.device == "cuda"
