@@ -93,6 +93,7 @@ def connected(address: str | None = None, *, cpus: int = 1) -> Iterator[Cluster]
             "address": "local",
             "num_cpus": max(cpus, os.cpu_count() or 1),
             "include_dashboard": False,
+            "_node_ip_address": "127.0.0.1",  # Ray runs what it is sent: nobody else may reach it
             "_temp_dir": folder,
         }
     else:

@@ -69,7 +69,7 @@ class RayServing:
             BridgeError: They cannot start.
         """
         quiet = LoggingConfig(log_level="ERROR", enable_access_log=False)
-        logging.getLogger("ray.serve").setLevel(logging.ERROR)
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)  # its import has set it anew
         serve.start(proxy_location="Disabled", logging_config=quiet)  # no port: we are the front
         deployment = serve.deployment(Replica).options(
             name=_DEPLOYMENT,

@@ -107,9 +107,15 @@ class RayWorker:
         return True
 
     def listen(self, seconds: float) -> dict[str, Any] | None:
-        """The next report."""
-        assert self._call is not None
-        return self._call.said.get(timeout=seconds)
+        """The next report. Waiting for a replica that is free is no silence of a replica."""
+        call = self._call
+        assert call is not None
+        while True:
+            try:
+                return call.said.get(timeout=seconds)
+            except queues.Empty:
+                if call.replica is not None:
+                    raise
 
     def lose(self) -> None:
         """Tell whoever listens that nothing can be drawn any more."""
@@ -133,7 +139,7 @@ class _Call:
         self.process: int | None = None
         self._serving = serving
         self._files = files
-        self._replica: str | None = None
+        self.replica: str | None = None
         self._response: Any = None
         self._ended = False
 
@@ -160,9 +166,9 @@ class _Call:
         if self._ended or self._serving.is_lost:
             return
         self.cancel()
-        if self._replica is not None:
+        if self.replica is not None:
             with suppress(ValueError):  # there is none of that name any more
-                ray.kill(ray.get_actor(self._replica, namespace="serve"))
+                ray.kill(ray.get_actor(self.replica, namespace="serve"))
 
     def _read(self) -> None:
         """Pass on what the replica says, in a thread; the pictures go to the disk on the way."""
@@ -170,9 +176,9 @@ class _Call:
         try:
             for values in self._response:
                 if "replica" in values:
-                    self._replica, self.process = values["replica"], values["process"]
+                    self.replica, self.process = values["replica"], values["process"]
                 elif "log" in values:
-                    _log.error("on the replica %s: %s", self._replica, values["log"])
+                    _log.error("on the replica %s: %s", self.replica, values["log"])
                 else:
                     self.said.put(self._keep(values))
         except (TaskCancelledError, asyncio.CancelledError):
