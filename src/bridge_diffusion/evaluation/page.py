@@ -16,7 +16,7 @@ from bridge_diffusion.images.writing import write_file
 
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
 _GAP, _LABEL = 2, 13
-_QUALITY = 80  # of lossy pictures: labels stay readable, and nothing is measured on them
+_QUALITY = 50  # of lossy pictures: labels stay readable, and nothing is measured on them
 
 
 def check_folder(folder: Path) -> None:

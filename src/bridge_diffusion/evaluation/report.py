@@ -83,7 +83,6 @@ def _outcome_json(outcome: Outcome) -> dict[str, Any]:
         "condition": case.condition,
         "group": case.group,
         "concept": case.concept.codepoints,
-        "name": case.concept.names["en"],
         "scene": case.scene.kind,
         "prompt": case.prompt,
         **({"english": case.english} if case.english else {}),
