@@ -12,6 +12,8 @@ from diffusers.utils import convert_state_dict_to_kohya
 from peft import LoraConfig, get_peft_model_state_dict
 from safetensors.torch import save_file
 
+from bridge_diffusion.worlds.emoji.paths import plugins_folder
+
 from .conftest import Trap
 
 KEY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight"
@@ -102,7 +104,9 @@ def test_what_is_shipped_is_listed_and_found_by_name(
     outcome = bdm("plugins")
     assert outcome.code == 0, outcome.err
     kinds = {"ink": "LoRA", "twemoji": "LoRA", "lemon": "textual inversion"}
-    assert len(outcome.lines) == len(kinds)
+    names = sorted(path.stem for path in plugins_folder().iterdir())
+    assert "twemoji" in names
+    assert [line.partition(":")[0] for line in outcome.lines] == names
     for line in outcome.lines:
         name, _, facts = line.partition(": ")
         pattern = rf"{kinds[name]}, emoji world, 0\.\d\d MiB, shipped with bdm"
@@ -111,14 +115,14 @@ def test_what_is_shipped_is_listed_and_found_by_name(
     assert lines[0].startswith("snow: LoRA, family not known, 0.0")
     assert lines[0].endswith(str(lora))
     assert lines[1:] == outcome.lines
-    shown = bdm("plugins", "ink").lines
-    assert shown[0].endswith("ink.safetensors: LoRA, emoji world")
-    assert "  layout: kohya" in shown
-    (found,) = bdm("plugins", "ink", "--json").json()
-    assert (found["name"], found["from"]) == ("ink", "shipped with bdm")
+    shown = bdm("plugins", "twemoji").lines
+    assert shown[0].endswith("twemoji.safetensors: LoRA, emoji world")
+    assert "  layout: diffusers" in shown
+    (found,) = bdm("plugins", "twemoji", "--json").json()
+    assert (found["name"], found["from"]) == ("twemoji", "shipped with bdm")
     assert found["bytes"] == Path(found["path"]).stat().st_size
-    own = shutil.copy(lora, tmp_path / "ink.safetensors")
-    (found,) = bdm("plugins", "ink", "--plugins", tmp_path, "--json").json()
+    own = shutil.copy(lora, tmp_path / "twemoji.safetensors")
+    (found,) = bdm("plugins", "twemoji", "--plugins", tmp_path, "--json").json()
     assert found["path"] == str(own)
 
 
@@ -126,7 +130,7 @@ def test_mistakes(bdm: Callable, lora: Path, tmp_path: Path) -> None:
     torch.save({"x": Trap(tmp_path / "sprung")}, tmp_path / "trap.pt")
     for arguments, words in (
         ((tmp_path / "none",), "nothing at"),
-        (("inkk",), "near it: ink"),
+        (("twemojy",), "near it: twemoji"),
         (("--plugins", tmp_path / "none"), "is no folder"),
         ((tmp_path / "trap.pt",), "was not executed"),
         ((lora, "--model", lora), "is a LoRA, not a whole model"),

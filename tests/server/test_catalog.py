@@ -72,13 +72,14 @@ def test_shipped_plugins_are_offered_with_the_world(
         (path.stem, "embedding" if path.stem == "lemon" else "lora", True)
         for path in plugins_folder().iterdir()
     }
-    local.submit("x <lora:twemoji:0.5>", lora=["ink:0.5"])
-    (unit,) = local.service.queue.take(1)
-    assert unit.job.request.lora == (f"{plugins_folder()}/ink.safetensors:0.5",)
-    for order in ({"prompt": "x", "lora": ["ink"]}, {"prompt": "x <lora:ink>"}):
+    local.submit("x", lora=["twemoji:0.5"])
+    local.submit("x <lora:twemoji:0.5>")
+    unit = local.service.queue.take(1)[0]
+    assert unit.job.request.lora == (f"{plugins_folder()}/twemoji.safetensors:0.5",)
+    for order in ({"prompt": "x", "lora": ["twemoji"]}, {"prompt": "x <lora:twemoji>"}):
         answer = local.client.post("/api/jobs", json={"order": {**order, "model": "mine"}})
         assert answer.status_code == 422
-        assert "no plug-in 'ink' for lora" in answer.json()["detail"]
+        assert "no plug-in 'twemoji' for lora" in answer.json()["detail"]
 
 
 @pytest.fixture
