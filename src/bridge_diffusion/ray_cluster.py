@@ -17,6 +17,7 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do from a later version on
     "RAY_DEDUP_LOGS": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a late call starts another Ray once ours has ended
 }
 # Of an instance of our own: its workers do the work that was asked for, nothing in the background;
 # on a busy machine its own processes may take long to start.
