@@ -21,7 +21,13 @@ _SETTINGS = {
 }
 # Of an instance of our own: its workers do the work that was asked for, nothing in the background;
 # on a busy machine its own processes may take long to start.
-_OF_OUR_OWN = {"RAY_worker_niceness": "0", "RAY_agent_register_timeout_ms": "600000"}
+_OF_OUR_OWN = {
+    "RAY_worker_niceness": "0",
+    "RAY_agent_register_timeout_ms": "600000",
+    # Ray listens on every address of the machine and runs what it is sent: only for those who can
+    # read the user's own token, which Ray keeps in ~/.ray.
+    "RAY_AUTH_MODE": "token",
+}
 _LOGGERS = ("ray", "ray.data", "ray.serve", "ray.util")
 
 
@@ -79,7 +85,6 @@ def connected(address: str | None = None, *, cpus: int = 1) -> Iterator[Cluster]
             "address": "local",
             "num_cpus": max(cpus, os.cpu_count() or 1),
             "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",  # Ray runs what it is sent: nobody else may reach it
             "_temp_dir": folder,
         }
     else:
