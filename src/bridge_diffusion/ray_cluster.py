@@ -17,10 +17,17 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray will do from a later version on
     "RAY_DEDUP_LOGS": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a late call starts another Ray once ours has ended
 }
 # Of an instance of our own: its workers do the work that was asked for, nothing in the background;
 # on a busy machine its own processes may take long to start.
-_OF_OUR_OWN = {"RAY_worker_niceness": "0", "RAY_agent_register_timeout_ms": "600000"}
+_OF_OUR_OWN = {
+    "RAY_worker_niceness": "0",
+    "RAY_agent_register_timeout_ms": "600000",
+    # Ray listens on every address of the machine and runs what it is sent: only for those who can
+    # read the user's own token, which Ray keeps in ~/.ray.
+    "RAY_AUTH_MODE": "token",
+}
 _LOGGERS = ("ray", "ray.data", "ray.serve", "ray.util")
 
 
@@ -93,7 +100,6 @@ def connected(address: str | None = None, *, cpus: int = 1) -> Iterator[Cluster]
             "address": "local",
             "num_cpus": max(cpus, os.cpu_count() or 1),
             "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",  # Ray runs what it is sent: nobody else may reach it
             "_temp_dir": folder,
         }
     else:

@@ -26,8 +26,10 @@ def serve(settings: ServerSettings) -> None:
         if settings.engine == "local":
             _run(_server(open_service(settings)), settings, listening)
             return
+        from bridge_diffusion.ray_cluster import ray_package
         from bridge_diffusion.server.ray_engine import ray_replicas, with_whole_paths
 
+        ray_package()  # before anything is written
         settings = with_whole_paths(settings)
         service = open_service(settings)  # first: no other server over its folder has replicas
         with ray_replicas(settings) as replicas:
