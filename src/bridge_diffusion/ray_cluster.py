@@ -21,13 +21,7 @@ _SETTINGS = {
 }
 # Of an instance of our own: its workers do the work that was asked for, nothing in the background;
 # on a busy machine its own processes may take long to start.
-_OF_OUR_OWN = {
-    "RAY_worker_niceness": "0",
-    "RAY_agent_register_timeout_ms": "600000",
-    # Ray listens on every address of the machine and runs what it is sent: only for those who can
-    # read the user's own token, which Ray keeps in ~/.ray.
-    "RAY_AUTH_MODE": "token",
-}
+_OF_OUR_OWN = {"RAY_worker_niceness": "0", "RAY_agent_register_timeout_ms": "600000"}
 _LOGGERS = ("ray", "ray.data", "ray.serve", "ray.util")
 
 
