@@ -74,9 +74,10 @@ def check_same_sources(
 
 def _hashes(opened: "OpenedModel", request: GenerationRequest) -> dict[str, str]:
     """First 10 digits of the SHA-256 of everything that a picture is made from, by field."""
-    files = {name: getattr(request, name) for name in ("init_image", "mask", "ip_image")}
+    files = {"init_image": request.init_image, "mask": request.mask}
     for number, file in enumerate(request.control):
         files[f"control {number + 1}" if number else "control"] = file
+    files["ip_image"] = request.ip_image
     return (
         {"model": opened.model_hash, "bridge": opened.bridge_hash}
         | {name: _file_hash(file) for name, file in files.items() if file is not None}
