@@ -64,8 +64,8 @@ def test_shipped_plugins_are_offered_with_the_world(
 ) -> None:
     """And with its model alone."""
     (tmp_path / "mine").symlink_to(backbone_folder())
-    (tmp_path / "ar").symlink_to(bridge_folder("zh"))
-    local = start_local(models=(str(tmp_path / "mine"),), bridges=(str(tmp_path / "ar"),))
+    (tmp_path / "own").symlink_to(bridge_folder("zh"))
+    local = start_local(models=(str(tmp_path / "mine"),), bridges=(str(tmp_path / "own"),))
     answer = local.client.get("/api/plugins").json()
     listed = {(each["name"], each["field"], each["of_world"]) for each in answer}
     assert listed == {
@@ -134,13 +134,13 @@ def test_several_controlnets_in_every_interface(
 
 
 def test_models_have_the_bridges_of_their_family(tmp_path: Path) -> None:
-    model, bridge = tmp_path / "mine", tmp_path / "ar"
+    model, bridge = tmp_path / "mine", tmp_path / "own"
     model.symlink_to(backbone_folder())
     bridge.symlink_to(bridge_folder("zh"))
     catalog = Catalog(ServerSettings(data=tmp_path, models=(str(model),), bridges=(str(bridge),)))
-    assert catalog.models["mine"].bridges == ("ar", "none")
-    assert "ar" not in catalog.models["emoji"].bridges
-    assert catalog.bridge(None, catalog.model("mine")) == "ar"
+    assert catalog.models["mine"].bridges == ("own", "none")
+    assert "own" not in catalog.models["emoji"].bridges
+    assert catalog.bridge(None, catalog.model("mine")) == "own"
     with pytest.raises(BridgeError, match="no bridge 'zh' for the model mine"):
         catalog.bridge("zh", catalog.model("mine"))
     with pytest.raises(BridgeError, match="called 'mine'"):

@@ -2,7 +2,7 @@
 
 import xml.etree.ElementTree as ET
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bridge_diffusion.training.charts import line_chart, short_number, ticks
@@ -11,6 +11,7 @@ NUMBERS = st.floats(-1e12, 1e12, allow_nan=False)
 
 
 @given(low=NUMBERS, high=NUMBERS)
+@example(low=0.0, high=5e-324)
 def test_ticks_hold_all_values_and_are_few(low: float, high: float) -> None:
     low, high = min(low, high), max(low, high)
     marks = ticks(low, high, 4)

@@ -1,6 +1,7 @@
 """Line charts as inline SVG: no script, no font, nothing to fetch."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from html import escape
 
@@ -44,7 +45,7 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers from at most `low` to at least `high`; at least two."""
     if not high > low:
         low, high = (0.0, 1.0) if low == 0 else (low - abs(low) / 2, high + abs(high) / 2)
-    rough = (high - low) / count
+    rough = max((high - low) / count, sys.float_info.min)  # smaller spans underflow to 0
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
