@@ -38,7 +38,7 @@ def words(code: str, values: dict[str, Any]) -> dict[str, str]:
     ("order", "code", "values"),
     [
         ({"prompt": " "}, "empty_prompt", {"field": "prompt"}),
-        ({"prompt": "<lora:ink>"}, "no_plugin", {"field": "lora", "name": "ink"}),
+        ({"prompt": "<lora:none>"}, "no_plugin", {"field": "lora", "name": "none"}),
         ({"prompt": "x", "steps": 151}, "too_large", {"field": "steps", "most": 150}),
         ({"prompt": "x", "steps": 0}, "too_small", {"field": "steps", "least": 1}),
         ({"prompt": "x", "steps": 1e400}, "invalid_value", {"field": "steps"}),

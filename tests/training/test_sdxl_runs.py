@@ -131,8 +131,10 @@ def test_a_split_branch_has_the_losses_of_a_whole_one(
 def test_the_recipe_for_real_sdxl_runs_at_tiny_size(request_for: Any, tmp_path: Path) -> None:
     """bfloat16, the frozen backbone too, and activations computed again in the backward pass."""
     settings = {"batch_size": 4, "accumulate": 1, "images": 4, "log": "none"}
-    request = request_for("real", recipe="sdxl", sample_prompt=("红色",), **settings)
-    recipe = request.resolved()
+    request = request_for(
+        "real", recipe="sdxl", precision="bf16", sample_prompt=("红色",), **settings
+    )
+    recipe = request.resolved().on("cpu")
     assert (recipe.precision, recipe.frozen_precision) == ("bf16", "bf16")
     assert recipe.gradient_checkpointing
     run = train_branch(request)
