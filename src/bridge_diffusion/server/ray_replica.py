@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import queue
+import shutil
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,8 @@ from bridge_diffusion import __version__
 from bridge_diffusion.server.parcels import Parcel, unpack
 
 _log = logging.getLogger(__name__)
+
+_FOLDER = "bdm-replica-"  # then its process id: whose pictures lie there while they are used
 
 
 class Replica:
@@ -34,6 +37,7 @@ class Replica:
         from bridge_diffusion.server.worker import quiet_libraries
 
         quiet_libraries()
+        remove_leftovers(Path(tempfile.gettempdir()))
         self._batches: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
         self._drawn: _Batch | None = None
         self._engine = Engine(device, self._report, self._is_stopped)
@@ -65,7 +69,7 @@ class Replica:
             try:
                 if batch.stopped.is_set():
                     continue
-                with tempfile.TemporaryDirectory(prefix="bdm-") as folder:
+                with tempfile.TemporaryDirectory(prefix=f"{_FOLDER}{os.getpid()}-") as folder:
                     tasks = unpack(batch.parcel, Path(folder))
                     batch.files = {task["id"]: Path(task["file"]) for task in tasks}
                     self._engine.draw([Task.from_json(task) for task in tasks])
@@ -92,6 +96,18 @@ class Replica:
 
     def _is_stopped(self) -> bool:
         return self._drawn is not None and self._drawn.stopped.is_set()
+
+
+def remove_leftovers(place: Path) -> None:
+    """Remove what replicas on this machine that were killed had of clients' pictures."""
+    for folder in place.glob(f"{_FOLDER}*"):
+        process = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        try:
+            os.kill(int(process), 0)  # asks whether it is there
+        except ProcessLookupError:
+            shutil.rmtree(folder, ignore_errors=True)
+        except (PermissionError, ValueError):  # another user's
+            continue
 
 
 class _Batch:
