@@ -22,7 +22,7 @@ def main() -> None:
     for sprites in vendors:
         sprites.save(ROOT / "src/bridge_diffusion/worlds/emoji/pictures", ".webp")
     sheet = contact_sheet(vendors, concepts)
-    sheet.save(ROOT / "docs/contact_sheet.webp", quality=50, method=6)
+    sheet.save(ROOT / "docs/contact_sheet.webp", quality=40, method=6)
 
 
 if __name__ == "__main__":
