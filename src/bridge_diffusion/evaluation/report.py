@@ -56,7 +56,9 @@ def _document(values: dict[str, Any]) -> str:
     """As JSON text, a picture a line."""
     head = {name: value for name, value in values.items() if name != "pictures"}
     text = json.dumps(head, ensure_ascii=False, indent=1).removesuffix("\n}")
-    pictures = ",\n".join(json.dumps(one, ensure_ascii=False) for one in values["pictures"])
+    pictures = ",\n".join(
+        json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in values["pictures"]
+    )
     return f'{text},\n "pictures": [\n{pictures}\n]}}\n'
 
 
