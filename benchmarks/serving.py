@@ -13,6 +13,7 @@ does meets both. It counts processor time too, which does not depend on that.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import statistics
@@ -98,23 +99,29 @@ async def send(http: httpx.AsyncClient, server: Server, order: dict[str, object]
 
 
 async def ended(http: httpx.AsyncClient, server: Server, id: str) -> None:
-    while not (await http.get(f"{server.address}/api/jobs/{id}")).json()["ended"]:
+    """Wait for a job's end; a server that was killed is asked again once it is back."""
+    while True:
+        with contextlib.suppress(httpx.TransportError):
+            if (await http.get(f"{server.address}/api/jobs/{id}")).json()["ended"]:
+                return
         await asyncio.sleep(_BETWEEN_LOOKS)
 
 
 async def client(server: Server, load: Load, until: float, steps: int, seed: int) -> None:
-    """Send an order, wait for its end, and so on; a server that is away is asked again."""
-    made = iter(orders(100_000, steps, seed))
+    """Send an order, wait for its end, and so on."""
+    number = 0
     async with httpx.AsyncClient(timeout=600) as http:
         while time.monotonic() < until:
             began = time.monotonic()
+            (order,) = orders(1, steps, seed=1000 * seed + number)
             try:
-                id = await send(http, server, next(made))
-                load.accepted.append(id)
-                await ended(http, server, id)
-            except httpx.TransportError:  # it was killed
+                id = await send(http, server, order)
+            except httpx.TransportError:  # it was killed, and has not accepted this one
                 await asyncio.sleep(_BETWEEN_LOOKS)
                 continue
+            number += 1
+            load.accepted.append(id)
+            await ended(http, server, id)
             load.seconds.append(time.monotonic() - began)
 
 

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,7 +80,8 @@ def started(data: Path, *options: str) -> Iterator[Server]:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},  # sums agree where threads do
+            # Sums agree where threads do; what killed replicas leave is looked for.
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(data)},
         ) as process,
     ):
         assert process.stdout is not None
@@ -166,7 +166,7 @@ def test_a_replica_that_dies_loses_no_job(on_ray: Server) -> None:
     )
     on_ray.until(job, lambda job: job["step"])
     (replica,) = on_ray.processes(REPLICA)
-    (pictures,) = Path(tempfile.gettempdir()).glob(f"bdm-replica-{replica.pid}-*")
+    (pictures,) = on_ray.data.glob(f"bdm-replica-{replica.pid}-*")
     replica.kill()
     for id, count in ((job, 2), (behind, 1)):
         ended = on_ray.ended(id)
