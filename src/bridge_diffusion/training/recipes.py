@@ -155,22 +155,7 @@ SD15 = BranchRecipe(
 The paper's batch is 3200 and its data a billion pairs: raise `accumulate` and `images` with yours.
 """
 
-SDXL = BranchRecipe(
-    images=10_000_000,
-    batch_size=8,
-    accumulate=32,
-    learning_rate=1e-5,
-    warmup_images=100_000,
-    ema_decay=0.9995,
-    precision="auto",
-    frozen_precision="auto",
-    gradient_checkpointing=True,
-    sample_pictures=4,
-    sample_guidance=5.0,
-    log_every=10_000,
-    sample_every=200_000,
-    checkpoint_every=200_000,
-)
+SDXL = replace(SD15, batch_size=8, accumulate=32, sample_pictures=4, sample_guidance=5.0)
 """SDXL at its own 1024 pixels, otherwise as `sd15`; the guidance is the stock pipeline's.
 
 For one GPU of 80 GB, by arithmetic (docs/training.md); on several smaller ones give `--shard`,
