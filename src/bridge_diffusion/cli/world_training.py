@@ -25,6 +25,15 @@ def plugin(
     device: Device = "cpu",
     seed: Seed = 0,
     minutes: Minutes = None,
+    decoder_caption_dropout: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Share of the scenes whose caption the UNet's decoder does not read; 0.7 as in the "
+            "model's own training, 0 as in the community's scripts.",
+        ),
+    ] = 0.7,
 ) -> None:
     """Make a plug-in of the English community: English captions and stock tools alone.
 
@@ -36,7 +45,14 @@ def plugin(
     from bridge_diffusion.worlds.emoji.plugins.making import PluginBuild
     from bridge_diffusion.worlds.emoji.plugins.recipes import find_recipe
 
-    build = PluginBuild(recipe=find_recipe(recipe), root=out, model=model, device=device, seed=seed)
+    build = PluginBuild(
+        recipe=find_recipe(recipe),
+        root=out,
+        model=model,
+        device=device,
+        seed=seed,
+        decoder_caption_dropout=decoder_caption_dropout,
+    )
     typer.echo(build.make(name, seconds_in(minutes)).export)
 
 

@@ -30,7 +30,7 @@ from bridge_diffusion.worlds.emoji.plugins.tasks import (
 from bridge_diffusion.worlds.emoji.scenes import DEFAULT_KINDS, CaptionMix, EmojiScenes
 from bridge_diffusion.worlds.emoji.sprites import Sprites
 from bridge_diffusion.worlds.emoji.styles import style_sprites
-from bridge_diffusion.worlds.emoji.train.backbone import EncodedScenes
+from bridge_diffusion.worlds.emoji.train.backbone import BackboneTask, EncodedScenes
 from bridge_diffusion.worlds.emoji.train.stages import SAMPLE_PROMPTS
 
 _ONE_OBJECT = {kind: part for kind, part in DEFAULT_KINDS.items() if not kind.startswith("pair")}
@@ -51,6 +51,10 @@ class PluginBuild:
     """Torch device."""
     seed: int = 0
     """Seed of weights, scenes and noise."""
+    decoder_caption_dropout: float = BackboneTask.decoder_caption_dropout
+    """Share of the scenes whose caption the UNet's decoder does not read while a LoRA or a checkpoint
+    is trained. As in the model's own training, unless told otherwise: with 0 a plug-in unlearns what
+    lets a bridge speak to that decoder."""
 
     def make(self, name: str, time_limit: float | None = None) -> TrainResult:
         """Train a plug-in, or go on with it where an earlier call stopped.
@@ -69,6 +73,7 @@ class PluginBuild:
             "rank": self.recipe.rank,
             "vectors": self.recipe.vectors,
             "backbone": module_hash(pipe.unet),
+            "decoder_caption_dropout": self.decoder_caption_dropout,
         }
         loop = options.loop(
             self.root / name, seed=self.seed, device=self.device, time_limit=time_limit
@@ -96,14 +101,17 @@ class PluginBuild:
         if plugin.kind == "inversion":
             return self._inversion(plugin, pipe, common)
         scenes = self._scenes(plugin, pipe)
+        dropped = {"decoder_caption_dropout": self.decoder_caption_dropout}
         if plugin.kind == "lora":
             kohya = None if plugin.file == "pytorch_lora_weights.safetensors" else plugin.file
-            return LoraTask(pipe, scenes, rank=self.recipe.rank, kohya_file=kohya, **common)
+            return LoraTask(
+                pipe, scenes, rank=self.recipe.rank, kohya_file=kohya, **common, **dropped
+            )
         if plugin.kind == "controlnet":
             data = self._data(plugin, pipe)
             edges = np.stack([edge_map(data[i].image) for i in range(len(data))])
             return ControlNetTask(pipe, scenes, edges=edges, **common)
-        return FineTuning(pipe, scenes, **common)
+        return FineTuning(pipe, scenes, **common, **dropped)
 
     def _inversion(
         self, plugin: Plugin, pipe: StableDiffusionPipeline, common: dict[str, Any]

@@ -1,7 +1,8 @@
 """What each kind of plug-in trains, and how stock savers write it.
 
-All of them are ordinary fine-tunings of the English model: the whole UNet reads the caption, which
-is dropped for all of it now and then, as the community's training scripts do.
+All of them are ordinary fine-tunings of the English model, which is trained on as it was trained: on
+velocity, with the caption dropped now and then, and where weights of the UNet change, dropped for its
+decoder alone as often as in its own training.
 """
 
 from pathlib import Path
@@ -31,8 +32,6 @@ _CONTROL_CHANNELS = (16, 32, 96, 256)  # of the ControlNet's own encoder; one ha
 class FineTuning(BackboneTask):
     """The whole UNet goes on training on other pictures; exports an ordinary pipeline folder."""
 
-    decoder_caption_dropout = 0.0
-
     def __init__(
         self,
         pipe: StableDiffusionPipeline,
@@ -41,6 +40,7 @@ class FineTuning(BackboneTask):
         prompts: tuple[str, ...],
         batch_size: int,
         seed: int,
+        decoder_caption_dropout: float = 0.0,
     ):
         names = ("vae", "text_encoder", "tokenizer")
         super().__init__(
@@ -54,6 +54,7 @@ class FineTuning(BackboneTask):
         )
         pipe.text_encoder.requires_grad_(False).eval()
         self.pipe = pipe
+        self.decoder_caption_dropout = decoder_caption_dropout
 
 
 class LoraTask(FineTuning):
