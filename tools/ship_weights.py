@@ -30,7 +30,7 @@ from torch import Tensor
 from bridge_diffusion.bridge import BRANCH_FOLDER, Bridge
 from bridge_diffusion.models.convert import WEIGHT_FILES, read_branch
 from bridge_diffusion.models.shared_branch import write_change, write_shared
-from bridge_diffusion.worlds.emoji.plugins.kinds import find_plugin
+from bridge_diffusion.worlds.emoji.plugins.kinds import SHIPPED_PLUGINS
 
 WEIGHTS = Path(__file__).parents[1] / "src/bridge_diffusion/worlds/emoji/weights"
 SHARD = "15MB"  # every file of the repository stays under 15 MiB
@@ -86,12 +86,11 @@ def ship_sharing_bridge(source: Path, target: Path, base: str, rank: int | None)
     _forget_sources(target)
 
 
-# The shipped file's name, the plug-in's, and its title.
-PLUGINS = (
-    ("twemoji", "lora", "Twemoji's style, for the emoji world"),
-    ("ink", "lora-ink", "Prints in one ink, for the emoji world"),
-    ("lemon", "inversion", "A lemon, for the emoji world"),
-)
+TITLES = {
+    "pixel": "Pixel art, for the emoji world",
+    "ink": "Prints in one ink, for the emoji world",
+    "lemon": "A lemon, for the emoji world",
+}
 LORA_BYTES = 300_000
 # A layer's matrices, by the ends of their keys: kohya's names and peft's.
 MATRICES = ((".lora_down.weight", ".lora_up.weight"), (".lora_A.weight", ".lora_B.weight"))
@@ -99,12 +98,9 @@ MATRICES = ((".lora_down.weight", ".lora_up.weight"), (".lora_A.weight", ".lora_
 
 def ship_plugins(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
-    for name, made, title in PLUGINS:
-        plugin = find_plugin(made)
-        if not (source / made / "export" / plugin.file).is_file():
-            print(f"{name}: not made yet, so it is not shipped: bdm world plugin {made}")
-            continue
-        state = load_file(plugin.exported(source) / plugin.file)
+    for plugin in SHIPPED_PLUGINS:
+        name, title = plugin.shipped, TITLES[plugin.shipped]
+        state = load_file(plugin.weights(source))
         path = target / f"{name}.safetensors"
         notes = {"format": "pt", "modelspec.title": title, "modelspec.license": "Apache-2.0"}
         if plugin.kind == "inversion":

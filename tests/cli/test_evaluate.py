@@ -1,5 +1,6 @@
 """`bdm evaluate world`, from the command line to the files of its report."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,8 @@ def test_the_report_is_written(evaluate: Callable, bridge: Path, tmp_path: Path)
     ).read_text(encoding="utf-8")
     assert (out / "pictures" / "world-zh-1F9E7.webp").is_file()
     # A twin of the bridge draws the same pictures from the same prompts.
-    pictures = json.loads((out / "world-zh.json").read_text())["pictures"]
+    with (out / "world-zh.csv").open(encoding="utf-8", newline="") as file:
+        pictures = list(csv.DictReader(file))
     found = {p["condition"]: p["found"] for p in pictures if p["concept"] == "1F9E7"}
     assert found["control:twin"] == found["bridge"]
 

@@ -1,5 +1,6 @@
 """What is trained and drawn to measure plug-ins, from the command line."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,3 +59,15 @@ def test_two_languages_from_the_command_to_the_page(
     page = (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
     assert "3 prompt pairs of scored scenes" in page
     assert "## Two languages in one image: zh and English" in page
+
+
+def test_without_a_folder_the_shipped_plug_ins_are_measured(bdm: Callable, tmp_path: Path) -> None:
+    outcome = bdm(
+        "evaluate", "plugins", "--system", "translation", "--concepts", 1, "--things", 1,
+        "--steps", 1, "--work", tmp_path / "work", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    seen = json.loads((tmp_path / "work" / "plugins-zh.json").read_text())["systems"]["translation"]
+    assert set(seen) == {
+        "plain", "plain+lora", "plain+lora-ink", "plain+inversion", "lemon", "lemon+inversion"
+    }  # fmt: skip

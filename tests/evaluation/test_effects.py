@@ -7,6 +7,7 @@ import pytest
 from bridge_diffusion.evaluation.effects import (
     ENGLISH,
     accuracy_of,
+    ceiling_of,
     effect_of,
     mean_retention,
     retention_of,
@@ -20,7 +21,7 @@ STYLE, EDGES, THING = (find_plugin(name) for name in ("checkpoint", "controlnet"
 
 def plain(twemoji, rank=(0, 0, 5, 9), **more):
     """One native concept, then three pictures of two shared ones, a and a and b."""
-    styles = {"twemoji": list(twemoji), "ink": [0.3] * 4}
+    styles = {"twemoji": list(twemoji), "ink": [0.3] * 4, "pixel": [0.1] * 4}
     return {"rank": list(rank), "background": [1] * 4, **styles, **more}
 
 
@@ -55,6 +56,7 @@ def document():
         },
         "units": {"plain": ["n", "a", "a", "b"], "lemon": ["l", "l"]},
         "groups": ["native", "shared", "shared", "shared"],
+        "drawings": {"twemoji": [3, 0, 0, 7]},
         "style_evaluator": {"known": {"noto": {"clean": {"share": 0.75}}}},
         "systems": systems,
     }
@@ -92,16 +94,23 @@ def test_accuracy_beside_a_plug_in(document):
     assert accuracy_of(document, "bridge", "shared").hits == 1
     assert accuracy_of(document, "bridge", "shared", STYLE).hits == 3
     assert accuracy_of(document, "bridge", "shared", find_plugin("lora")) is None
+    assert ceiling_of(document, "native", STYLE).share == 0
+    assert ceiling_of(document, "shared", STYLE).hits == 2
+    assert ceiling_of(document, "shared", THING) is None
 
 
 def test_a_mean_needs_all_plug_ins(document):
     assert mean_retention(document, "bridge") is None
-    for system in document["systems"].values():
-        system["plain+lora"] = system["plain+checkpoint"]
-        system["plain+lora-ink"] = system["plain+checkpoint"] | {"ink": [0, 0.8, 0.8, 0.8]}
+    for (name, system), ink, pixel in zip(
+        document["systems"].items(), (0.8, 0.9), (0.9, 0.5), strict=True
+    ):
+        assert name in {ENGLISH, "bridge"}
+        system["plain+lora"] = system["plain+checkpoint"] | {"pixel": [0, *[pixel] * 3]}
+        system["plain+lora-ink"] = system["plain+checkpoint"] | {"ink": [0, *[ink] * 3]}
         system["tiger"] = system["lemon"]
         system["tiger+dreambooth"] = system["lemon+inversion"]
     document["units"]["tiger"] = document["units"]["lemon"]
+    assert retention_of(document, "bridge", find_plugin("lora-ink")).value == pytest.approx(1.2)
     assert mean_retention(document, "bridge") == pytest.approx((0.5 * 2 + 1 + 0.5 * 3) / 6)
     page = markdown(document, {"bridge": "b"}, None)
     row = next(line for line in page.splitlines() if line.startswith(f"| {SYSTEMS['bridge']} |"))

@@ -50,7 +50,7 @@ def test_it_acts_inside_and_the_pipeline_is_exactly_the_same_afterwards(
 def test_a_checkpoint_is_added_as_its_difference(pipe, plugins):
     plugin = find_plugin("checkpoint")
     backbone = copy.deepcopy(pipe.unet)
-    folder = plugin.exported(plugins)
+    folder = plugin.weights(plugins)
     checkpoint = UNet2DConditionModel.from_pretrained(folder / "unet").state_dict()
     with plugged(plugin, plugins, pipe, backbone):
         for name, value in pipe.unet.state_dict().items():

@@ -1,5 +1,6 @@
 """The report: a section that can be replaced, plain JSON, pictures that exist."""
 
+import csv
 import dataclasses
 import json
 import re
@@ -50,10 +51,11 @@ def test_the_report_is_whole(result, tmp_path):
     bridge = next(
         s for s in document["scores"] if (s["condition"], s["group"]) == ("bridge", "native")
     )
+    with (tmp_path / "world-zh.csv").open(encoding="utf-8", newline="") as file:
+        pictures = list(csv.DictReader(file))
+    assert len(pictures) == len(result.outcomes)
     right = [
-        p["rank"] == 0
-        for p in document["pictures"]
-        if (p["condition"], p["group"]) == ("bridge", "native")
+        p["rank"] == "0" for p in pictures if (p["condition"], p["group"]) == ("bridge", "native")
     ]
     assert bridge["top1"]["hits"] == sum(right)
     assert bridge["top1"]["count"] == len(right) == 2

@@ -103,12 +103,14 @@ def test_everything_is_seen_and_kept(measurement, pipe, bridge, tmp_path):
         assert found.keys() == wanted.keys()
         for name, seen in found.items():
             count = 4 if wanted[name].asks == PLAIN else 2
-            columns = {"rank", "background", "noto", "twemoji", "ink"}
+            columns = {"rank", "background", "noto", "twemoji", "ink", "pixel"}
             columns |= {"edge_f1"} if "controlnet" in name else set()
             assert seen.keys() == columns | {"of"}
             assert all(len(seen[column]) == count for column in columns)
-            total = np.array(seen["noto"]) + seen["twemoji"] + seen["ink"]
+            total = np.array(seen["noto"]) + seen["twemoji"] + seen["ink"] + seen["pixel"]
             assert np.allclose(total, 1, atol=1e-3)
+    assert document["drawings"].keys() == {"twemoji", "pixel", "ink"}
+    assert all(len(ranks) == 4 for ranks in document["drawings"].values())
     assert document["systems"]["bridge"][PLAIN] != document["systems"]["translation"][PLAIN]
     assert not bridge.attached
     twin = evaluate_plugins(
@@ -158,7 +160,7 @@ def test_a_plug_in_that_was_made_anew_is_measured_anew_and_nothing_else(measurem
     first = measurement.run(EnglishSystem(pipe))["systems"]["translation"]
     first = {name: seen["of"] for name, seen in first.items()}
     plugin = find_plugin("inversion")
-    file = plugin.exported(measurement.plugins) / plugin.file
+    file = plugin.weights(measurement.plugins)
     save_file({"<thing>": load_file(file)["<thing>"] + 1}, file)
     second = measurement.run(EnglishSystem(pipe))["systems"]["translation"]
     changed = {name for name, key in first.items() if second[name]["of"] != key}

@@ -124,10 +124,13 @@ def world(
 
 @app.command("plugins")
 def plugins(
-    plugins: Annotated[Path, typer.Option(help="Where bdm world plugin --out made the plug-ins.")],
+    plugins: Annotated[
+        Path | None,
+        typer.Option(help="Where bdm world plugin --out made them [default: the shipped three]."),
+    ] = None,
     plugin: Annotated[
         list[str] | None,
-        typer.Option(help="What to measure of them; may be repeated [default: all six]."),
+        typer.Option(help="What to measure of them; may be repeated [default: all]."),
     ] = None,
     system: Annotated[
         list[str] | None,
@@ -181,9 +184,14 @@ def plugins(
     )
     from bridge_diffusion.evaluation.retention import Amount
     from bridge_diffusion.evaluation.retention_report import write_retention
-    from bridge_diffusion.worlds.emoji.plugins.kinds import PLUGINS, find_plugin
+    from bridge_diffusion.worlds.emoji.plugins.kinds import (
+        PLUGINS,
+        SHIPPED_PLUGINS,
+        find_plugin,
+    )
 
-    chosen = tuple(find_plugin(name) for name in plugin) if plugin else PLUGINS
+    there = SHIPPED_PLUGINS if plugins is None else PLUGINS
+    chosen = tuple(find_plugin(name) for name in plugin) if plugin else there
     options = WorldOptions(
         language=language,
         steps=steps,

@@ -30,8 +30,8 @@ def plugin(
         typer.Option(
             min=0,
             max=1,
-            help="Share of the scenes whose caption the UNet's decoder does not read; 0.7 as in the "
-            "model's own training, 0 as in the community's scripts.",
+            help="Share of the scenes whose caption the UNet's decoder does not read: 0.7 as in "
+            "the model's own training, 0 as in the community's scripts.",
         ),
     ] = 0.7,
 ) -> None:

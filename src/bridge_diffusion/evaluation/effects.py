@@ -19,7 +19,7 @@ English prompt). Both come from the same scenes and the same noise. Its interval
 prompts: the four pictures of a prompt are drawn again together.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,12 +59,15 @@ def retention_of(document: Seen, system: str, plugin: Plugin) -> Estimate | None
 
 
 def mean_retention(document: Seen, system: str) -> float | None:
-    """The plain mean over all plug-ins; None unless all of them have a value."""
+    """The mean over all plug-ins, each at most 1; None unless all of them have a value.
+
+    A plug-in that does more than in English makes up for none that does less.
+    """
     values = [retention_of(document, system, plugin) for plugin in PLUGINS]
     found = [estimate.value for estimate in values if estimate is not None]
     if len(found) < len(PLUGINS) or np.isnan(found).any():
         return None
-    return float(np.mean(found))
+    return float(np.minimum(found, 1).mean())
 
 
 def accuracy_of(
@@ -74,10 +77,18 @@ def accuracy_of(
     seen = _series(document, system, PLAIN if plugin is None else f"{PLAIN}+{plugin.name}")
     if seen is None:
         return None
-    ranks = [
-        rank for rank, each in zip(seen["rank"], document["groups"], strict=True) if each == group
-    ]
-    return Rate(hits=sum(rank == 0 for rank in ranks), count=len(ranks))
+    return _rate_in(seen["rank"], document, group)
+
+
+def ceiling_of(document: Seen, group: Group, plugin: Plugin) -> Rate | None:
+    """Top-1 of the scenes drawn by hand in the plug-in's style; None if it has none."""
+    ranks = document["drawings"].get(plugin.style)
+    return None if ranks is None else _rate_in(ranks, document, group)
+
+
+def _rate_in(ranks: Sequence[int], document: Seen, group: Group) -> Rate:
+    some = [rank for rank, each in zip(ranks, document["groups"], strict=True) if each == group]
+    return Rate(hits=sum(rank == 0 for rank in some), count=len(some))
 
 
 def summary(document: Seen) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, UNet2D
 from torch import nn
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.worlds.emoji.plugins.kinds import Plugin
+from bridge_diffusion.worlds.emoji.plugins.kinds import Plugin, Thing
 
 
 @contextmanager
-def plugged(plugin: Plugin, root: Path, pipe: Any, backbone: nn.Module) -> Iterator[Any]:
+def plugged(plugin: Plugin, root: Path | None, pipe: Any, backbone: nn.Module) -> Iterator[Any]:
     """Inside, the pipeline has the plug-in; afterwards it is exactly what it was.
 
     Gives the pipeline to draw with: the same one, or for a ControlNet one made of its parts, which
@@ -26,31 +26,31 @@ def plugged(plugin: Plugin, root: Path, pipe: Any, backbone: nn.Module) -> Itera
     W + (W_checkpoint - W_backbone). On the backbone itself that is the checkpoint.
 
     Args:
-        root: where `bdm world plugin --out` made it.
+        root: where `bdm world plugin --out` made it; None: as the package ships it.
         backbone: the UNet that the checkpoints were made from.
 
     Raises:
         BridgeError: the plug-in is missing, or does not fit.
     """
-    folder = plugin.exported(root)
+    path = plugin.weights(root)
     if plugin.kind == "checkpoint":
-        with _difference_added(pipe.unet, folder, backbone):
+        with _difference_added(pipe.unet, path, backbone):
             yield pipe
     elif plugin.kind == "lora":
-        pipe.load_lora_weights(folder, weight_name=plugin.file)
+        pipe.load_lora_weights(path.parent, weight_name=path.name)
         try:
             yield pipe
         finally:
             pipe.unload_lora_weights()
     elif plugin.kind == "controlnet":
-        net = ControlNetModel.from_pretrained(folder, dtype=pipe.unet.dtype)
+        net = ControlNetModel.from_pretrained(path, dtype=pipe.unet.dtype)
         controlled = StableDiffusionControlNetPipeline(
             **pipe.components, controlnet=net.to(pipe.device), requires_safety_checker=False
         )
         controlled.set_progress_bar_config(disable=True)
         yield controlled
     else:
-        with _token_added(plugin, folder, pipe):
+        with _token_added(plugin.thing, path, pipe):
             yield pipe
 
 
@@ -74,23 +74,21 @@ def _difference_added(unet: nn.Module, folder: Path, backbone: nn.Module) -> Ite
 
 
 @contextmanager
-def _token_added(plugin: Plugin, folder: Path, pipe: Any) -> Iterator[None]:
+def _token_added(thing: Thing | None, path: Path, pipe: Any) -> Iterator[None]:
     """On copies of tokenizer and text encoder, since stock unloading renumbers other tokens."""
-    assert plugin.thing is not None
+    assert thing is not None
     kept = pipe.tokenizer, pipe.text_encoder
     pipe.tokenizer, pipe.text_encoder = copy.deepcopy(kept[0]), copy.deepcopy(kept[1])
     try:
-        pipe.load_textual_inversion(
-            str(folder), weight_name=plugin.file, token=plugin.thing.trigger
-        )
+        pipe.load_textual_inversion(str(path.parent), weight_name=path.name, token=thing.trigger)
         yield
     finally:
         pipe.tokenizer, pipe.text_encoder = kept
 
 
-def plugin_hash(plugin: Plugin, root: Path) -> str:
+def plugin_hash(plugin: Plugin, root: Path | None) -> str:
     """Of the weights that it consists of."""
-    digest = hashlib.sha256()
-    for path in sorted(plugin.exported(root).rglob("*.safetensors")):
-        digest.update(path.read_bytes())
+    digest, path = hashlib.sha256(), plugin.weights(root)
+    for file in [path] if path.is_file() else sorted(path.rglob("*.safetensors")):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:10]

@@ -77,7 +77,7 @@ def shipped_measurement(
     options: WorldOptions,
     amount: Amount,
     *,
-    plugins: Path,
+    plugins: Path | None,
     styles: Path | None,
     folder: Path,
     chosen: Sequence[Plugin] = PLUGINS,
@@ -86,6 +86,7 @@ def shipped_measurement(
 
     Args:
         pipe: the English model that the plug-ins were made from.
+        plugins: where `bdm world plugin --out` made them; None: as the package ships them.
         styles: another style evaluator than the shipped one.
         folder: where all that is seen is kept.
         chosen: plug-ins that are drawn.

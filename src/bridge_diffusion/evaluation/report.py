@@ -1,5 +1,7 @@
 """The world's result as JSON, as a section of a Markdown page, and as pictures."""
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,10 @@ SHOWN = ("bridge", "as_is", "translation")
 
 _PAPER, _INK, _RIGHT, _WRONG = (255, 255, 255), (40, 40, 40), (30, 140, 60), (200, 60, 50)
 _GAP, _LABEL, _FRAME = 4, 14, 2
+_COLUMNS = (
+    "condition", "group", "concept", "scene", "prompt", "english", "seed", "rank", "found",
+    "background_right",
+)  # fmt: skip
 _MOST_CELLS = 60  # strips on a sheet, so that a page stays small
 _GROUP_NAMES: dict[Group, str] = {
     "native": "native (the English model never saw them)",
@@ -27,7 +33,10 @@ _GROUP_NAMES: dict[Group, str] = {
 
 
 def write_report(result: WorldResult, folder: Path, about: Mapping[str, str]) -> list[Path]:
-    """Write `results.md`, `world-LANGUAGE.json` and `pictures/world-LANGUAGE-*.webp`.
+    """Write `results.md`, `world-LANGUAGE.json`, its pictures, and what was seen of each picture.
+
+    The pictures are `pictures/world-LANGUAGE-*.webp`; `world-LANGUAGE.csv` has a row of each that
+    was drawn.
 
     In a `results.md` that is there, only this language's section is replaced.
 
@@ -45,25 +54,41 @@ def write_report(result: WorldResult, folder: Path, about: Mapping[str, str]) ->
         written.append(write_file(webp_bytes(picture), path))
         strips[name] = f"pictures/{path.name}"
     path = folder / f"world-{language}.json"
-    written.append(write_file(_document(to_json(result, about)).encode(), path))
+    document = json.dumps(to_json(result, about), ensure_ascii=False, indent=1) + "\n"
+    written.append(write_file(document.encode(), path))
+    written.append(write_file(_table(result.outcomes).encode(), path.with_suffix(".csv")))
     page = folder / "results.md"
     text = replace_section(read_page(page), f"world {language}", markdown(result, about, strips))
     written.append(write_file(text.encode(), page))
     return written
 
 
-def _document(values: dict[str, Any]) -> str:
-    """As JSON text, a picture a line."""
-    head = {name: value for name, value in values.items() if name != "pictures"}
-    text = json.dumps(head, ensure_ascii=False, indent=1).removesuffix("\n}")
-    pictures = ",\n".join(
-        json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in values["pictures"]
-    )
-    return f'{text},\n "pictures": [\n{pictures}\n]}}\n'
+def _table(outcomes: Sequence[Outcome]) -> str:
+    """As CSV, a row a picture; codepoints of several concepts have a blank between them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for outcome in outcomes:
+        case = outcome.case
+        writer.writerow(
+            (
+                case.condition,
+                case.group,
+                case.concept.codepoints,
+                case.scene.kind,
+                case.prompt,
+                case.english,
+                case.seed,
+                outcome.rank,
+                " ".join(outcome.found),
+                int(outcome.background == case.scene.colours[0]),
+            )
+        )
+    return text.getvalue()
 
 
 def to_json(result: WorldResult, about: Mapping[str, str]) -> dict[str, Any]:
-    """Everything but the pictures, as plain values."""
+    """The numbers, as plain values."""
     options = result.options
     return {
         "format_version": 1,
@@ -75,23 +100,6 @@ def to_json(result: WorldResult, about: Mapping[str, str]) -> dict[str, Any]:
         "controls": result.controls,
         "evaluator": result.evaluator,
         "scores": [score.to_json() for score in result.scores],
-        "pictures": [_outcome_json(outcome) for outcome in result.outcomes],
-    }
-
-
-def _outcome_json(outcome: Outcome) -> dict[str, Any]:
-    case = outcome.case
-    return {
-        "condition": case.condition,
-        "group": case.group,
-        "concept": case.concept.codepoints,
-        "scene": case.scene.kind,
-        "prompt": case.prompt,
-        **({"english": case.english} if case.english else {}),
-        "seed": case.seed,
-        "rank": outcome.rank,
-        "found": list(outcome.found),
-        "background_right": outcome.background == case.scene.colours[0],
     }
 
 

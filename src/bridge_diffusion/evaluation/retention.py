@@ -9,6 +9,9 @@ Each system (`evaluation.systems`) draws the same series of pictures, from the s
     THING                       the thing on a coloured background, its plug-in off
     THING+PLUGIN                the same with the plug-in on
 
+Beside them the evaluator is shown the same scenes as the plug-ins' styles have them, drawn by hand:
+where it does not know a thing in a style, no plug-in can be blamed.
+
 Everything seen is kept as one list a series, so that what is measured on one prompt stays together;
 `evaluation.effects` makes numbers of it. A series that was seen before is not drawn again.
 """
@@ -44,6 +47,7 @@ from bridge_diffusion.worlds.emoji.edges import edge_f1, edge_map, edge_picture
 from bridge_diffusion.worlds.emoji.plugins.kinds import PLUGINS, Plugin, Thing
 from bridge_diffusion.worlds.emoji.scenes import Scene
 from bridge_diffusion.worlds.emoji.sprites import Sprites
+from bridge_diffusion.worlds.emoji.styles import style_sprites
 
 PLAIN = "plain"
 OTHER_EDGES = ", other edges"
@@ -195,8 +199,8 @@ class Measurement:
     """How many of them."""
     judges: Judges
     """Who looks at them."""
-    plugins: Path
-    """Where `bdm world plugin --out` made the plug-ins."""
+    plugins: Path | None
+    """Where `bdm world plugin --out` made the plug-ins; None: as the package ships them."""
     backbone: nn.Module
     """The UNet that they were made from; no pipeline's own, as pipelines change for a while."""
     folder: Path
@@ -218,6 +222,9 @@ class Measurement:
         started = time.monotonic()
         document = self.document()
         asks = self.asks()
+        for style in {plugin.style for plugin in self.chosen if plugin.style}:
+            if style not in document["drawings"]:
+                document["drawings"][style] = self._ranks_of_drawings(style, asks[PLAIN])
         of_system = document["systems"].setdefault(system.name, {})
         wanted = all_series(self.chosen)
         keys = [self._key(system, series) for series in wanted]
@@ -253,7 +260,7 @@ class Measurement:
             "groups": [ask.case.group for ask in asks[PLAIN]],
             "style_evaluator": self.judges.styles.accuracy,
         }
-        return {"systems": {}, **read_kept(self._path, described)}
+        return {"systems": {}, "drawings": {}, **read_kept(self._path, described)}
 
     @property
     def _path(self) -> Path:
@@ -268,6 +275,15 @@ class Measurement:
     def _key(self, system: System, series: Series) -> str:
         on = [] if series.plugin is None else [plugin_hash(series.plugin, self.plugins)]
         return part_key(system.identity, *on)
+
+    def _ranks_of_drawings(self, style: str, asks: Sequence[Ask]) -> list[int]:
+        """What the evaluator makes of the scenes drawn in a style by hand: more no plug-in gets."""
+        cases = [ask.case for ask in asks]
+        sprites = style_sprites(style)
+        pictures = [
+            case.scene.render(sprites, 64, np.random.default_rng(case.seed)) for case in cases
+        ]
+        return [outcome.rank for outcome in judge(self.judges.concepts, cases, pictures)]
 
     def _see(
         self, system: System, series: Series, asks: dict[str, list[Ask]]

@@ -58,7 +58,7 @@ def test_a_checkpoint_is_an_ordinary_pipeline_folder(
     made: Path, pipe: StableDiffusionPipeline
 ) -> None:
     for name in ("checkpoint", "dreambooth"):
-        folder = find_plugin(name).exported(made)
+        folder = find_plugin(name).weights(made)
         other = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
         other.set_progress_bar_config(disable=True)
         assert not torch.equal(draw(other), draw(pipe))
@@ -70,7 +70,7 @@ def test_a_stock_pipeline_loads_every_layer_of_a_lora(
 ) -> None:
     plugin = find_plugin(name)
     plain = draw(pipe)
-    file = plugin.exported(made) / plugin.file
+    file = plugin.weights(made)
     pipe.load_lora_weights(file.parent, weight_name=plugin.file)
     assert not torch.equal(draw(pipe), plain)
     state = load_file(file)
@@ -86,13 +86,13 @@ def test_a_stock_pipeline_loads_every_layer_of_a_lora(
 def test_the_two_layouts_of_loras(made: Path) -> None:
     for name, prefix in (("lora", "unet."), ("lora-ink", "lora_unet_")):
         plugin = find_plugin(name)
-        assert all(key.startswith(prefix) for key in load_file(plugin.exported(made) / plugin.file))
+        assert all(key.startswith(prefix) for key in load_file(plugin.weights(made)))
 
 
 def test_the_controlnet_is_stock_and_reads_edges_at_the_pictures_size(
     made: Path, pipe: StableDiffusionPipeline
 ) -> None:
-    net = ControlNetModel.from_pretrained(find_plugin("controlnet").exported(made))
+    net = ControlNetModel.from_pretrained(find_plugin("controlnet").weights(made))
     scene = Scene(kind="single", concepts=(find_concept("dog"),), colours=("blue",))
     lines = edge_picture(edge_map(scene.render(style_sprites("noto"), 64)))
     with torch.no_grad():
@@ -110,16 +110,14 @@ def test_an_inversion_adds_vectors_and_changes_nothing_else(
 ) -> None:
     plugin = find_plugin("inversion")
     assert plugin.thing is not None
-    state = load_file(plugin.exported(made) / plugin.file)
+    state = load_file(plugin.weights(made))
     assert {key: tuple(value.shape) for key, value in state.items()} == {"<thing>": (2, 192)}
     like = pipe.tokenizer("lime", add_special_tokens=False).input_ids
     start = pipe.text_encoder.get_input_embeddings().weight[like[0]]
     moved = (state["<thing>"][0] - start).abs().max().item()
     assert 0 < moved < 0.1  # trained, from where the known thing is
     plain = draw(pipe, "dog on a blue background"), draw(pipe, "<thing>")
-    pipe.load_textual_inversion(
-        str(plugin.exported(made)), weight_name=plugin.file, token=plugin.thing.trigger
-    )
+    pipe.load_textual_inversion(str(plugin.weights(made)), token=plugin.thing.trigger)
     assert torch.equal(draw(pipe, "dog on a blue background"), plain[0])
     assert not torch.equal(draw(pipe, "<thing>"), plain[1])
 
@@ -163,7 +161,7 @@ def test_half_of_a_dreambooth_s_scenes_preserve_the_prior(made: Path) -> None:
 
 def test_plug_ins_of_the_same_pictures_encode_them_once(made: Path) -> None:
     names = sorted(file.name.split("-")[1] for file in made.glob("scenes-*.safetensors"))
-    assert names == ["ink", "lemon", "noto", "tiger", "twemoji"]
+    assert names == ["ink", "lemon", "noto", "pixel", "tiger", "twemoji"]
 
 
 def data_of(plugin: Plugin) -> EmojiScenes:
@@ -219,4 +217,6 @@ def test_unknown_names_are_told(tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="debug, cpu"):
         find_recipe("full")
     with pytest.raises(BridgeError, match="bdm world plugin lora --out"):
-        find_plugin("lora").exported(tmp_path)
+        find_plugin("lora").weights(tmp_path)
+    with pytest.raises(BridgeError, match="ships no plug-in controlnet"):
+        find_plugin("controlnet").weights(None)

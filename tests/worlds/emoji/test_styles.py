@@ -5,14 +5,13 @@ import pytest
 from PIL import Image, ImageDraw
 
 from bridge_diffusion.errors import BridgeError
+from bridge_diffusion.worlds.emoji.sprites import Sprites
 from bridge_diffusion.worlds.emoji.styles import INK, STYLES, printed, style_sprites
 
 
 def test_a_print_has_one_ink_on_paper_in_the_drawing_s_own_shape() -> None:
-    for code in ("1F436", "1F34E", "1F697"):
-        drawing, ink = (style_sprites(style).pictures.get(code) for style in ("noto", "ink"))
-        if drawing is None:
-            continue
+    for code in ("1F43C", "1F34E", "1F697"):
+        drawing, ink = (style_sprites(style).pictures[code] for style in ("noto", "ink"))
         before, after = np.asarray(drawing), np.asarray(ink)
         assert (before[..., 3] == after[..., 3]).all()
         # Every colour lies on the line from paper to ink.
@@ -31,9 +30,18 @@ def test_outlines_and_dark_parts_take_ink() -> None:
     assert abs(print_[4, 16, :3] - INK).max() <= 1  # outline
 
 
+def test_pixel_art_is_squares_of_the_drawing_s_mean_colours() -> None:
+    before = np.asarray(Sprites.shipped("noto").pictures["1F43C"].convert("RGBa")).astype(float)
+    after = np.asarray(style_sprites("pixel").pictures["1F43C"].convert("RGBa")).astype(float)
+    squares = after.reshape(16, 4, 16, 4, 4)
+    assert (squares == squares[:, :1, :, :1]).all()
+    means = before.reshape(16, 4, 16, 4, 4).mean(axis=(1, 3))
+    assert abs(squares[:, 0, :, 0] - means).max() < 3
+
+
 def test_all_styles_draw_the_same_concepts() -> None:
     codes = [set(style_sprites(style).pictures) for style in STYLES]
-    assert codes[0] == codes[1] == codes[2]
+    assert all(each == codes[0] for each in codes)
     assert len(codes[0]) == 278
     assert [style_sprites(style).vendor for style in STYLES] == list(STYLES)
     with pytest.raises(BridgeError, match="noto, twemoji, ink"):

@@ -1,7 +1,8 @@
 """The styles that the English community's plug-ins draw in, made of shipped pictures alone.
 
-Noto is the style of the English world itself; Twemoji another vendor's; "ink" is Noto's drawings
-as a print in one ink on white paper: outlines where the drawing changes, dark parts filled.
+Noto is the style of the English world itself; Twemoji another vendor's, with shapes of its own;
+"ink" is Noto's drawings as a print in one ink on white paper: outlines where the drawing changes,
+dark parts filled; "pixel" is Noto's drawings as pixel art, sixteen squares a side.
 """
 
 from functools import cache
@@ -13,10 +14,12 @@ from PIL import Image
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.worlds.emoji.sprites import SHIPPED_VENDORS, Sprites
 
-STYLES = (*SHIPPED_VENDORS, "ink")
+STYLES = (*SHIPPED_VENDORS, "ink", "pixel")
 
 INK = (28, 24, 92)
 """The one colour of the prints, RGB."""
+
+_SQUARES = 16  # of pixel art, along a side
 
 _DARK = 0.45  # luminance below which paper begins to take ink, 0..1
 _LINE = 3.0  # how much ink a step in luminance or opacity from pixel to pixel gives
@@ -29,7 +32,8 @@ def style_sprites(style: str) -> Sprites:
         raise BridgeError(f"no style {style!r} here; there are {', '.join(STYLES)}")
     if style in SHIPPED_VENDORS:
         return Sprites.shipped(style)
-    return prints(Sprites.shipped("noto"))
+    noto = Sprites.shipped("noto")
+    return prints(noto) if style == "ink" else pixel_art(noto)
 
 
 def prints(sprites: Sprites) -> Sprites:
@@ -47,6 +51,17 @@ def printed(picture: Image.Image) -> Image.Image:
     colours = 1 - ink[..., None] * (1 - np.asarray(INK) / 255)
     result = np.concatenate([colours, opacity[..., None]], axis=2)
     return Image.fromarray((result * 255).round().astype(np.uint8), "RGBA")
+
+
+def pixel_art(sprites: Sprites) -> Sprites:
+    """Drawings in the style "pixel"."""
+    return Sprites("pixel", {code: coarse(drawing) for code, drawing in sprites.pictures.items()})
+
+
+def coarse(picture: Image.Image) -> Image.Image:
+    """A square drawing in squares of its mean colours, as large as it was; RGBA => RGBA."""
+    small = picture.convert("RGBA").resize((_SQUARES, _SQUARES), Image.Resampling.BOX)
+    return small.resize(picture.size, Image.Resampling.NEAREST)
 
 
 def _steps(values: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width"]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.worlds.emoji.concepts import Concept, find_concept, small_world
+from bridge_diffusion.worlds.emoji.paths import plugins_folder
 
 Kind = Literal["checkpoint", "lora", "controlnet", "inversion"]
 
@@ -48,20 +49,36 @@ class Plugin:
     """What it is, in a few words."""
     file: str = ""
     """Name of its file in the exported folder; "" where the folder is the plug-in."""
+    shipped: str = ""
+    """What the file that the package ships of it is called, without its ending; "": none is."""
     style: str | None = None
     """The style that it draws in, a name of `styles.STYLES`."""
     thing: Thing | None = None
     """The thing that it adds."""
 
-    def exported(self, root: Path) -> Path:
-        """Where `bdm world plugin --out ROOT` exported it. BridgeError if it did not."""
-        folder = root / self.name / "export"
-        if not (folder / self.file).exists():
+    def weights(self, root: Path | None) -> Path:
+        """Its file, or its folder where the folder is the plug-in.
+
+        Args:
+            root: where `bdm world plugin --out` made it; None: as the package ships it.
+
+        Raises:
+            BridgeError: it is not there.
+        """
+        if root is None:
+            if not self.shipped:
+                raise BridgeError(
+                    f"the package ships no plug-in {self.name}; make it with: bdm world plugin "
+                    f"{self.name} --out FOLDER, and give the folder"
+                )
+            return plugins_folder() / f"{self.shipped}.safetensors"
+        path = root / self.name / "export" / self.file
+        if not path.exists():
             raise BridgeError(
                 f"there is no plug-in {self.name} in {root}; make it with: "
                 f"bdm world plugin {self.name} --out {root}"
             )
-        return folder
+        return path
 
 
 PLUGINS = (
@@ -74,15 +91,17 @@ PLUGINS = (
     Plugin(
         name="lora",
         kind="lora",
-        says="style LoRA of Twemoji, diffusers layout",
+        says="style LoRA of pixel art, diffusers layout",
         file="pytorch_lora_weights.safetensors",
-        style="twemoji",
+        shipped="pixel",
+        style="pixel",
     ),
     Plugin(
         name="lora-ink",
         kind="lora",
         says="style LoRA of prints in one ink, kohya layout",
         file="ink.safetensors",
+        shipped="ink",
         style="ink",
     ),
     Plugin(name="controlnet", kind="controlnet", says="ControlNet of edges"),
@@ -91,6 +110,7 @@ PLUGINS = (
         kind="inversion",
         says="Textual Inversion of a lemon",
         file="learned_embeds.safetensors",
+        shipped="lemon",
         thing=Thing(name="lemon", trigger="<thing>", like="lime"),
     ),
     Plugin(
@@ -100,6 +120,9 @@ PLUGINS = (
         thing=Thing(name="tiger", trigger="zwx lion", like="lion"),
     ),
 )
+
+SHIPPED_PLUGINS = tuple(plugin for plugin in PLUGINS if plugin.shipped)
+"""Those that the package ships a file of."""
 
 
 def find_plugin(name: str) -> Plugin:

@@ -52,9 +52,9 @@ class PluginBuild:
     seed: int = 0
     """Seed of weights, scenes and noise."""
     decoder_caption_dropout: float = BackboneTask.decoder_caption_dropout
-    """Share of the scenes whose caption the UNet's decoder does not read while a LoRA or a checkpoint
-    is trained. As in the model's own training, unless told otherwise: with 0 a plug-in unlearns what
-    lets a bridge speak to that decoder."""
+    """Share of the scenes whose caption the UNet's decoder does not read while a LoRA or a
+    checkpoint is trained: as in the model's own training, unless told otherwise. With 0 a plug-in
+    unlearns what lets a bridge speak to that decoder."""
 
     def make(self, name: str, time_limit: float | None = None) -> TrainResult:
         """Train a plug-in, or go on with it where an earlier call stopped.
@@ -101,7 +101,7 @@ class PluginBuild:
         if plugin.kind == "inversion":
             return self._inversion(plugin, pipe, common)
         scenes = self._scenes(plugin, pipe)
-        dropped = {"decoder_caption_dropout": self.decoder_caption_dropout}
+        dropped: dict[str, Any] = {"decoder_caption_dropout": self.decoder_caption_dropout}
         if plugin.kind == "lora":
             kohya = None if plugin.file == "pytorch_lora_weights.safetensors" else plugin.file
             return LoraTask(

@@ -1,8 +1,8 @@
 """What each kind of plug-in trains, and how stock savers write it.
 
-All of them are ordinary fine-tunings of the English model, which is trained on as it was trained: on
-velocity, with the caption dropped now and then, and where weights of the UNet change, dropped for its
-decoder alone as often as in its own training.
+All of them are ordinary fine-tunings of the English model, in the way it was trained itself: it
+predicts velocity, its caption is dropped now and then, and where weights of the UNet change, it is
+dropped for the decoder alone as often as it was then.
 """
 
 from pathlib import Path
