@@ -58,7 +58,7 @@ CPU = PluginRecipe(
         "lora-ink": StageOptions(
             images=30_000, batch_size=64, learning_rate=5e-4, weight_decay=0, ema_decay=0.99
         ),
-        "controlnet": StageOptions(images=80_000, batch_size=64, learning_rate=5e-4),
+        "controlnet": StageOptions(images=50_000, batch_size=64, learning_rate=5e-4),
         "inversion": StageOptions(
             images=24_000, batch_size=32, learning_rate=2e-2, weight_decay=0, ema_decay=0.99
         ),
