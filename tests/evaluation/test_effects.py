@@ -117,6 +117,14 @@ def test_a_mean_needs_all_plug_ins(document):
     assert row.endswith("| 0.58 | 0.583 |")  # native top-1 is 100 %
 
 
+def test_a_bridge_in_a_part_of_the_steps_has_a_table_of_its_own(document):
+    document["systems"]["bridge:0.85"] = document["systems"]["bridge"]
+    page = markdown(document, {}, None)
+    assert "### The bridge, in the first 85 % of the steps" in page
+    assert page.count("| style checkpoint: the UNet fine-tuned on Twemoji | style |") == 2
+    assert "| the bridge, in the first 85 % of the steps | 100.0 %" in page
+
+
 def test_a_partial_measurement_is_reported(document):
     page = markdown(document, {"bridge": "the bridge of the test"}, None)
     assert "the bridge of the test" in page

@@ -5,7 +5,9 @@ import copy
 import pytest
 import torch
 
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.evaluation.plan import WorldOptions
+from bridge_diffusion.evaluation.plugins import open_system
 from bridge_diffusion.evaluation.retention import Amount, thing_asks
 from bridge_diffusion.evaluation.systems import (
     AdapterSystem,
@@ -47,6 +49,30 @@ def test_the_bridge_reads_both_languages_apart_and_is_detached_afterwards(pipe, 
     native = [ask.case.prompt for ask in asks]
     assert torch.equal(drawn, draw(pipe, bridge.prompt(native, english=["<thing>"] * 2)))
     assert not torch.equal(drawn, draw(pipe, bridge.prompt(native)))
+
+
+def test_a_bridge_may_work_in_a_part_of_the_steps(pipe, bridge, asks):
+    def drawn(inputs):
+        generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+        options = {"num_inference_steps": 2, "output_type": "pt", "generator": generators}
+        return pipe(**inputs, **options).images
+
+    system = open_system("bridge:0.5", pipe, bridge, None)
+    assert system.name == "bridge:0.5"
+    assert system.identity != BridgeSystem(pipe, bridge).identity
+    with system.reading(pipe, asks) as inputs:
+        half = drawn(inputs)
+    with BridgeSystem(pipe, bridge).reading(pipe, asks) as inputs:
+        assert not torch.equal(drawn(inputs), half)
+    bridge.attach(pipe)
+    native, english = [ask.case.prompt for ask in asks], [ask.case.english for ask in asks]
+    assert torch.equal(drawn(bridge.prompt(native, english=english, end=0.5)), half)
+
+
+@pytest.mark.parametrize("name", ["bridge:", "bridge:0", "bridge:1", "bridge:late", "bridge:nan"])
+def test_no_part_of_the_steps_is_told(pipe, bridge, name):
+    with pytest.raises(BridgeError, match=r"as in bridge:0\.85"):
+        open_system(name, pipe, bridge, None)
 
 
 def test_a_model_of_one_language_reads_it_whole(pipe, asks):

@@ -135,8 +135,9 @@ def plugins(
     system: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to measure: translation, bridge, translated, native, scratch, adapter, "
-            "control:NAME [default: all that are there]."
+            help="What to measure: translation, bridge, bridge:END (at work until that part of "
+            "the steps), translated, native, scratch, adapter, control:NAME [default: all that "
+            "are there, the bridge at all steps]."
         ),
     ] = None,
     baselines: Annotated[

@@ -15,11 +15,13 @@ from bridge_diffusion.evaluation.evaluator import load_evaluator, load_style_eva
 from bridge_diffusion.evaluation.plan import CONTROL, WorldOptions
 from bridge_diffusion.evaluation.retention import Amount, Judges, Measurement
 from bridge_diffusion.evaluation.systems import (
+    UNTIL,
     AdapterSystem,
     BridgeSystem,
     EnglishSystem,
     NativeSystem,
     System,
+    end_of,
 )
 from bridge_diffusion.worlds.emoji.baselines.adapter import AdaptedText
 from bridge_diffusion.worlds.emoji.baselines.making import BASELINES
@@ -47,6 +49,8 @@ def open_system(
     """A system by its name, on the English model's pipeline or on a baseline's own.
 
     Args:
+        name: one of `UNTRAINED`, "bridge:END" for a bridge that works until that part of the
+            steps, or a baseline.
         controls: other bridges, each a system "control:NAME".
 
     Raises:
@@ -56,10 +60,14 @@ def open_system(
         return EnglishSystem(pipe)
     if name == "bridge":
         return BridgeSystem(pipe, bridge)
+    if name.startswith(UNTIL):
+        return BridgeSystem(pipe, bridge, name, end=end_of(name))
     if name.startswith(CONTROL) and controls and (own := controls.get(name[len(CONTROL) :])):
         return BridgeSystem(pipe, own, name)
     if name not in BASELINES:
-        raise BridgeError(f"no system {name!r}; there are {', '.join((*UNTRAINED, *BASELINES))}")
+        raise BridgeError(
+            f"no system {name!r}; there are {', '.join((*UNTRAINED, UNTIL + 'END', *BASELINES))}"
+        )
     if baselines is None or not (baselines / name / "export").is_dir():
         raise BridgeError(
             f"the baseline {name} is not in {baselines}; train it with: bdm world baseline {name}"

@@ -27,6 +27,7 @@ from bridge_diffusion.evaluation.page import (
 from bridge_diffusion.evaluation.plan import CONTROL, GROUPS, Group
 from bridge_diffusion.evaluation.retention import SHOWN, all_series, strip_path
 from bridge_diffusion.evaluation.retrieval import Rate
+from bridge_diffusion.evaluation.systems import UNTIL, end_of
 from bridge_diffusion.worlds.emoji.plugins.kinds import PLUGINS, Plugin
 
 MEASURES = {
@@ -106,7 +107,12 @@ def markdown(document: Mapping[str, Any], about: Mapping[str, str], picture: str
         *(f"- {kind}: {text}" for kind, text in MEASURES.items()),
         "- a checkpoint is added to another model as W + (W_checkpoint - W_backbone)",
         "",
-        *_plugin_table(document, "bridge"),
+        *(
+            line
+            for name in _systems_of(document)
+            if name == "bridge" or name.startswith(UNTIL)
+            for line in _plugin_table(document, name)
+        ),
         *_system_table(document),
         *_style_evaluator_lines(document["style_evaluator"]),
     ]
@@ -123,10 +129,9 @@ def markdown(document: Mapping[str, Any], about: Mapping[str, str], picture: str
 
 def _plugin_table(document: Mapping[str, Any], system: str) -> list[str]:
     """One row a plug-in, of one system beside the English model."""
-    if system not in document["systems"]:
-        return []
+    says = _systems_of(document)[system]
     lines = [
-        f"### {SYSTEMS[system][0].upper()}{SYSTEMS[system][1:]}",
+        f"### {says[0].upper()}{says[1:]}",
         "",
         "| plug-in | measured by | effect, native prompt | effect, English | retention |",
         "| --- | --- |" + " ---: |" * 3,
@@ -176,8 +181,17 @@ def _systems_of(document: Mapping[str, Any]) -> dict[str, str]:
     """Measured systems => what they are called; controls follow the others."""
     measured = document["systems"]
     controls = (name for name in measured if name.startswith(CONTROL))
+    shorter = sorted(name for name in measured if name.startswith(UNTIL))
+    said = {
+        "bridge": SYSTEMS["bridge"],
+        **{
+            name: f"the bridge, in the first {100 * end_of(name):g} % of the steps"
+            for name in shorter
+        },
+        **SYSTEMS,
+    }
     return {
-        **{name: says for name, says in SYSTEMS.items() if name in measured},
+        **{name: says for name, says in said.items() if name in measured},
         **{name: f"another bridge: {name.removeprefix(CONTROL)}" for name in controls},
     }
 
@@ -234,8 +248,9 @@ def _style_evaluator_lines(accuracy: Mapping[str, Any]) -> list[str]:
 def _sheet(document: Mapping[str, Any], strips: Path) -> Image.Image | None:
     """The kept pictures of the English model and of the bridge, series by series."""
     rows = {}
+    shorter = [name for name in _systems_of(document) if name.startswith(UNTIL)]
     for series in all_series():
-        for system in (ENGLISH, "bridge"):
+        for system in (ENGLISH, "bridge", *shorter):
             path = strip_path(strips, document["options"]["language"], system, series.name)
             if pictures := read_strip(path):
                 rows[f"{series.name}: {system}"] = pictures

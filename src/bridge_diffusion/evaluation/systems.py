@@ -5,6 +5,7 @@ English part is a plug-in's trigger, which has no translation), each system is g
 read: the bridge both parts apart, one model of one language a whole prompt with the trigger in it.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +15,28 @@ import torch
 
 from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.data.store import module_hash
+from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.evaluation.plan import Case
 from bridge_diffusion.training.examples import encode_backbone_texts
 from bridge_diffusion.worlds.emoji.baselines.adapter import AdaptedText
+
+UNTIL = "bridge:"
+"""What the part of the steps follows in which a bridge works, as a system."""
+
+
+def end_of(name: str) -> float:
+    """The part of the steps that "bridge:0.85" names. BridgeError if it is none."""
+    text = name.removeprefix(UNTIL)
+    try:
+        end = float(text)
+    except ValueError:
+        end = math.nan
+    if not 0 < end < 1:
+        raise BridgeError(
+            f"{name!r} names no part of the steps: write a number between 0 and 1, as in "
+            f"{UNTIL}0.85, or bridge for all of them"
+        )
+    return end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,22 +80,27 @@ class BridgeSystem:
     pipe: Any
     bridge: Bridge
     name: str = "bridge"
+    end: float = 1.0
+    """The branch is at work until this part of the steps."""
 
     @property
     def identity(self) -> str:
-        return _identity(
+        weights = _identity(
             self.pipe.unet,
             self.pipe.text_encoder,
             self.bridge.branch,
             self.bridge.text_encoder.model,
         )
+        return weights if self.end == 1.0 else f"{weights}-until-{self.end:g}"
 
     @contextmanager
     def reading(self, pipe: Any, asks: Sequence[Ask]) -> Iterator[Mapping[str, Any]]:
         self.bridge.attach(pipe)
         try:
             yield self.bridge.prompt(
-                [ask.case.prompt for ask in asks], english=[ask.case.english for ask in asks]
+                [ask.case.prompt for ask in asks],
+                english=[ask.case.english for ask in asks],
+                end=self.end,
             )
         finally:
             self.bridge.detach()
