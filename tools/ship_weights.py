@@ -87,7 +87,7 @@ def ship_sharing_bridge(source: Path, target: Path, base: str, rank: int | None)
 
 
 TITLES = {
-    "pixel": "Pixel art, for the emoji world",
+    "comic": "Comics, for the emoji world",
     "ink": "Prints in one ink, for the emoji world",
     "lemon": "A lemon, for the emoji world",
 }

@@ -204,15 +204,15 @@ def test_shipped_plugins_are_found_by_name(
 ) -> None:
     """With the emoji world, whose they are; and drawn again from the picture."""
     outcome = bdm(
-        "generate", "狗", "--english", "a dog <lora:pixel:0.8>", "--steps", 1, "--seed", 1,
+        "generate", "狗", "--english", "a dog <lora:comic:0.8>", "--steps", 1, "--seed", 1,
         "--out", tmp_path,
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
     path = again(bdm, Path(outcome.lines[0]))
     info = parse_infotext(read_metadata(path).infotext)
-    assert info.prompt == "a dog <lora:pixel:0.8>"
+    assert info.prompt == "a dog <lora:comic:0.8>"
     for folder in ((), ("--plugins", collection)):
-        assert "--lora pixel" in refused("狗", "--lora", "pixel", *folder)
+        assert "--lora comic" in refused("狗", "--lora", "comic", *folder)
 
 
 def test_mistakes(

@@ -103,9 +103,9 @@ def test_what_is_shipped_is_listed_and_found_by_name(
     """Without arguments; the user's own folder comes first."""
     outcome = bdm("plugins")
     assert outcome.code == 0, outcome.err
-    kinds = {"ink": "LoRA", "pixel": "LoRA", "lemon": "textual inversion"}
+    kinds = {"ink": "LoRA", "comic": "LoRA", "lemon": "textual inversion"}
     names = sorted(path.stem for path in plugins_folder().iterdir())
-    assert "pixel" in names
+    assert "comic" in names
     assert [line.partition(":")[0] for line in outcome.lines] == names
     for line in outcome.lines:
         name, _, facts = line.partition(": ")
@@ -115,14 +115,14 @@ def test_what_is_shipped_is_listed_and_found_by_name(
     assert lines[0].startswith("snow: LoRA, family not known, 0.0")
     assert lines[0].endswith(str(lora))
     assert lines[1:] == outcome.lines
-    shown = bdm("plugins", "pixel").lines
-    assert shown[0].endswith("pixel.safetensors: LoRA, emoji world")
+    shown = bdm("plugins", "comic").lines
+    assert shown[0].endswith("comic.safetensors: LoRA, emoji world")
     assert "  layout: diffusers" in shown
-    (found,) = bdm("plugins", "pixel", "--json").json()
-    assert (found["name"], found["from"]) == ("pixel", "shipped with bdm")
+    (found,) = bdm("plugins", "comic", "--json").json()
+    assert (found["name"], found["from"]) == ("comic", "shipped with bdm")
     assert found["bytes"] == Path(found["path"]).stat().st_size
-    own = shutil.copy(lora, tmp_path / "pixel.safetensors")
-    (found,) = bdm("plugins", "pixel", "--plugins", tmp_path, "--json").json()
+    own = shutil.copy(lora, tmp_path / "comic.safetensors")
+    (found,) = bdm("plugins", "comic", "--plugins", tmp_path, "--json").json()
     assert found["path"] == str(own)
 
 

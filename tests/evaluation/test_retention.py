@@ -103,13 +103,13 @@ def test_everything_is_seen_and_kept(measurement, pipe, bridge, tmp_path):
         assert found.keys() == wanted.keys()
         for name, seen in found.items():
             count = 4 if wanted[name].asks == PLAIN else 2
-            columns = {"rank", "background", "noto", "twemoji", "ink", "pixel"}
+            columns = {"rank", "background", "noto", "twemoji", "ink", "comic"}
             columns |= {"edge_f1"} if "controlnet" in name else set()
             assert seen.keys() == columns | {"of"}
             assert all(len(seen[column]) == count for column in columns)
-            total = np.array(seen["noto"]) + seen["twemoji"] + seen["ink"] + seen["pixel"]
+            total = np.array(seen["noto"]) + seen["twemoji"] + seen["ink"] + seen["comic"]
             assert np.allclose(total, 1, atol=1e-3)
-    assert document["drawings"].keys() == {"twemoji", "pixel", "ink"}
+    assert document["drawings"].keys() == {"comic", "ink"}
     assert all(len(ranks) == 4 for ranks in document["drawings"].values())
     assert document["systems"]["bridge"][PLAIN] != document["systems"]["translation"][PLAIN]
     assert not bridge.attached

@@ -72,14 +72,14 @@ def test_shipped_plugins_are_offered_with_the_world(
         (path.stem, "embedding" if path.stem == "lemon" else "lora", True)
         for path in plugins_folder().iterdir()
     }
-    local.submit("x", lora=["pixel:0.5"])
-    local.submit("x <lora:pixel:0.5>")
+    local.submit("x", lora=["comic:0.5"])
+    local.submit("x <lora:comic:0.5>")
     unit = local.service.queue.take(1)[0]
-    assert unit.job.request.lora == (f"{plugins_folder()}/pixel.safetensors:0.5",)
-    for order in ({"prompt": "x", "lora": ["pixel"]}, {"prompt": "x <lora:pixel>"}):
+    assert unit.job.request.lora == (f"{plugins_folder()}/comic.safetensors:0.5",)
+    for order in ({"prompt": "x", "lora": ["comic"]}, {"prompt": "x <lora:comic>"}):
         answer = local.client.post("/api/jobs", json={"order": {**order, "model": "mine"}})
         assert answer.status_code == 422
-        assert "no plug-in 'pixel' for lora" in answer.json()["detail"]
+        assert "no plug-in 'comic' for lora" in answer.json()["detail"]
 
 
 @pytest.fixture

@@ -200,7 +200,7 @@ def test_web_ui_lists_and_options(web_ui: webuiapi.WebUIApi) -> None:
     assert web_ui.util_get_model_names() == ["emoji"]
     web_ui.util_set_model("emoji")
     assert web_ui.util_get_current_model() == "emoji"
-    assert [lora["name"] for lora in web_ui.get_loras()] == ["ink", "pixel"]
+    assert [lora["name"] for lora in web_ui.get_loras()] == ["comic", "ink"]
     assert list(web_ui.get_embeddings()["loaded"]) == ["lemon"]
     assert web_ui.get_upscalers() == []
     assert web_ui.get_progress()["progress"] == 0

@@ -5,8 +5,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.worlds.emoji.sprites import Sprites
-from bridge_diffusion.worlds.emoji.styles import INK, STYLES, printed, style_sprites
+from bridge_diffusion.worlds.emoji.styles import INK, STYLES, coloured, printed, style_sprites
 
 
 def test_a_print_has_one_ink_on_paper_in_the_drawing_s_own_shape() -> None:
@@ -30,13 +29,16 @@ def test_outlines_and_dark_parts_take_ink() -> None:
     assert abs(print_[4, 16, :3] - INK).max() <= 1  # outline
 
 
-def test_pixel_art_is_squares_of_the_drawing_s_mean_colours() -> None:
-    before = np.asarray(Sprites.shipped("noto").pictures["1F43C"].convert("RGBa")).astype(float)
-    after = np.asarray(style_sprites("pixel").pictures["1F43C"].convert("RGBa")).astype(float)
-    squares = after.reshape(16, 4, 16, 4, 4)
-    assert (squares == squares[:, :1, :, :1]).all()
-    means = before.reshape(16, 4, 16, 4, 4).mean(axis=(1, 3))
-    assert abs(squares[:, 0, :, 0] - means).max() < 3
+def test_comics_have_strong_colours_and_a_black_outline() -> None:
+    picture = Image.new("RGBA", (32, 32), (0, 0, 0, 0))
+    ImageDraw.Draw(picture).rectangle((4, 4, 27, 27), fill=(200, 100, 100, 255))
+    comic = np.asarray(coloured(picture)).astype(int)
+    assert tuple(comic[3, 16]) == tuple(comic[16, 28]) == (20, 20, 20, 255)
+    assert comic[2, 16, 3] == 0
+    red, green, _, opacity = comic[16, 16]
+    assert red > 230
+    assert green < 80
+    assert opacity == 255
 
 
 def test_all_styles_draw_the_same_concepts() -> None:

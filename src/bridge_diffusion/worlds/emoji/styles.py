@@ -2,24 +2,24 @@
 
 Noto is the style of the English world itself; Twemoji another vendor's, with shapes of its own;
 "ink" is Noto's drawings as a print in one ink on white paper: outlines where the drawing changes,
-dark parts filled; "pixel" is Noto's drawings as pixel art, sixteen squares a side.
+dark parts filled; "comic" is Noto's drawings in strong colours with a black outline.
 """
 
 from functools import cache
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.worlds.emoji.sprites import SHIPPED_VENDORS, Sprites
 
-STYLES = (*SHIPPED_VENDORS, "ink", "pixel")
+STYLES = (*SHIPPED_VENDORS, "ink", "comic")
 
 INK = (28, 24, 92)
 """The one colour of the prints, RGB."""
 
-_SQUARES = 16  # of pixel art, along a side
+_SATURATION, _CONTRAST, _OUTLINE = 1.8, 1.4, (20, 20, 20)  # of comics
 
 _DARK = 0.45  # luminance below which paper begins to take ink, 0..1
 _LINE = 3.0  # how much ink a step in luminance or opacity from pixel to pixel gives
@@ -33,7 +33,7 @@ def style_sprites(style: str) -> Sprites:
     if style in SHIPPED_VENDORS:
         return Sprites.shipped(style)
     noto = Sprites.shipped("noto")
-    return prints(noto) if style == "ink" else pixel_art(noto)
+    return prints(noto) if style == "ink" else comics(noto)
 
 
 def prints(sprites: Sprites) -> Sprites:
@@ -53,15 +53,23 @@ def printed(picture: Image.Image) -> Image.Image:
     return Image.fromarray((result * 255).round().astype(np.uint8), "RGBA")
 
 
-def pixel_art(sprites: Sprites) -> Sprites:
-    """Drawings in the style "pixel"."""
-    return Sprites("pixel", {code: coarse(drawing) for code, drawing in sprites.pictures.items()})
+def comics(sprites: Sprites) -> Sprites:
+    """Drawings of 64 pixels in the style "comic"; of another size the outlines would differ."""
+    return Sprites("comic", {code: coloured(each) for code, each in sprites.pictures.items()})
 
 
-def coarse(picture: Image.Image) -> Image.Image:
-    """A square drawing in squares of its mean colours, as large as it was; RGBA => RGBA."""
-    small = picture.convert("RGBA").resize((_SQUARES, _SQUARES), Image.Resampling.BOX)
-    return small.resize(picture.size, Image.Resampling.NEAREST)
+def coloured(picture: Image.Image) -> Image.Image:
+    """A drawing in strong colours with a black outline; RGBA => RGBA."""
+    values = np.asarray(picture.convert("RGBA"), dtype=np.float64) / 255
+    colours, opacity = values[..., :3], values[..., 3:]
+    gray = colours.mean(axis=2, keepdims=True)
+    strong = ((colours - gray) * _SATURATION + gray - 0.5) * _CONTRAST + 0.5
+    inside = np.concatenate([strong.clip(0, 1), opacity], axis=2)
+    outline = Image.new("RGBA", picture.size)
+    around = picture.convert("RGBA").getchannel("A").filter(ImageFilter.MaxFilter(3))
+    outline.paste((*_OUTLINE, 255), mask=around)
+    outline.alpha_composite(Image.fromarray((inside * 255).round().astype(np.uint8), "RGBA"))
+    return outline
 
 
 def _steps(values: Float[np.ndarray, "height width"]) -> Float[np.ndarray, "height width"]:

@@ -85,16 +85,16 @@ PLUGINS = (
     Plugin(
         name="checkpoint",
         kind="checkpoint",
-        says="style checkpoint: the UNet fine-tuned on Twemoji",
-        style="twemoji",
+        says="style checkpoint: the UNet fine-tuned on comics",
+        style="comic",
     ),
     Plugin(
         name="lora",
         kind="lora",
-        says="style LoRA of pixel art, diffusers layout",
+        says="style LoRA of comics, diffusers layout",
         file="pytorch_lora_weights.safetensors",
-        shipped="pixel",
-        style="pixel",
+        shipped="comic",
+        style="comic",
     ),
     Plugin(
         name="lora-ink",

@@ -51,7 +51,7 @@ CPU = PluginRecipe(
     prior_steps=20,
     sample_prompts=8,
     lengths={
-        "checkpoint": StageOptions(images=80_000, batch_size=64, learning_rate=2e-4),
+        "checkpoint": StageOptions(images=60_000, batch_size=64, learning_rate=2e-4),
         "lora": StageOptions(
             images=30_000, batch_size=64, learning_rate=5e-4, weight_decay=0, ema_decay=0.99
         ),

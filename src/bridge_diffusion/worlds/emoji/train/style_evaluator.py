@@ -14,7 +14,7 @@ from bridge_diffusion.training.loop import TrainResult, train
 from bridge_diffusion.training.precision import fast_precision
 from bridge_diffusion.worlds.emoji.concepts import all_concepts, shipped_concepts
 from bridge_diffusion.worlds.emoji.sprites import SHIPPED_VENDORS, Sprites
-from bridge_diffusion.worlds.emoji.styles import STYLES, pixel_art, prints
+from bridge_diffusion.worlds.emoji.styles import STYLES, comics, prints
 from bridge_diffusion.worlds.emoji.train.evaluator import EvaluatorTask
 
 _UNSEEN = 5  # every fifth of the other concepts is measured too: are styles known, or drawings?
@@ -97,14 +97,14 @@ def train_style_evaluator(
     )
     details = {
         "trained_on": "drawings of Noto Color Emoji and Twemoji, and the former as prints in one "
-        "ink and as pixel art, changed at random; no generated picture and no part of a generator",
+        "ink and as comics, changed at random; no generated picture and no part of a generator",
         "images": images,
         "licence": "Apache-2.0; the drawings: OFL-1.1 (Noto), CC-BY-4.0 (Twemoji)",
     }
     torch.manual_seed(seed)
     task = StyleEvaluatorTask(
         new_style_evaluator(),
-        [noto, twemoji, prints(noto), pixel_art(noto)],
+        [noto, twemoji, prints(noto), comics(noto)],
         known=known,
         unseen=unseen,
         batch_size=config.batch_size,
