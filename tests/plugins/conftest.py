@@ -62,6 +62,11 @@ def same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
+def saved(folder: Path, unet: Any, text: Any = None, **notes: Any) -> Path:
+    StableDiffusionPipeline.save_lora_weights(folder, unet, text, **notes)
+    return folder / "pytorch_lora_weights.safetensors"
+
+
 def refusal(pipe: Any, path: Path) -> str:
     before = frozen(pipe.unet)
     with pytest.raises(BridgeError) as error:
