@@ -58,7 +58,7 @@ CPU = PluginRecipe(
         "lora-ink": StageOptions(
             images=30_000, batch_size=64, learning_rate=5e-4, weight_decay=0, ema_decay=0.99
         ),
-        "controlnet": StageOptions(images=50_000, batch_size=64, learning_rate=5e-4),
+        "controlnet": StageOptions(images=32_000, batch_size=64, learning_rate=5e-4),
         "inversion": StageOptions(
             images=24_000, batch_size=32, learning_rate=2e-2, weight_decay=0, ema_decay=0.99
         ),
@@ -67,7 +67,7 @@ CPU = PluginRecipe(
         ),
     },
 )
-"""The shipped world at 64 pixels on two cores; up to a quarter of an hour each."""
+"""The shipped world at 64 pixels on two cores; up to twenty minutes each."""
 
 RECIPES = {recipe.name: recipe for recipe in (DEBUG, CPU)}
 
