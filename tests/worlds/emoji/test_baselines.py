@@ -77,6 +77,10 @@ def test_an_adapter_is_trained_through_models_that_stay_as_they_are(
     loaded = AdaptedText.load(root / "exported")
     assert torch.equal(loaded.encode(["红包"]), task.text.encode(["红包"]))
     assert loaded.encode(["红包"]).shape == (1, 32, 192)
+    # A text beyond the window is cut, whatever stands beside it.
+    long = "红包" * 40
+    assert torch.allclose(loaded.encode([long, "红包"])[1:], loaded.encode(["红包"]), atol=1e-5)
+    assert torch.equal(loaded.encode([long])[0], loaded.encode([long + "熊猫"])[0])
 
 
 def test_what_each_starts_from_and_reads(root: Path, unet: UNet2DConditionModel) -> None:
