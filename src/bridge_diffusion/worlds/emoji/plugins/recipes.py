@@ -58,7 +58,10 @@ CPU = PluginRecipe(
         "lora-ink": StageOptions(
             images=30_000, batch_size=64, learning_rate=5e-4, weight_decay=0, ema_decay=0.99
         ),
-        "controlnet": StageOptions(images=32_000, batch_size=64, learning_rate=5e-4),
+        # A ControlNet starts at zero: a slow average would still hold most of that at the end.
+        "controlnet": StageOptions(
+            images=48_000, batch_size=64, learning_rate=1e-3, ema_decay=0.99
+        ),
         "inversion": StageOptions(
             images=24_000, batch_size=32, learning_rate=2e-2, weight_decay=0, ema_decay=0.99
         ),
