@@ -130,7 +130,7 @@ def test_mistakes(bdm: Callable, lora: Path, tmp_path: Path) -> None:
     torch.save({"x": Trap(tmp_path / "sprung")}, tmp_path / "trap.pt")
     for arguments, words in (
         ((tmp_path / "none",), "nothing at"),
-        (("twemojy",), "near it: twemoji"),
+        (("comik",), "near it: comic"),
         (("--plugins", tmp_path / "none"), "is no folder"),
         ((tmp_path / "trap.pt",), "was not executed"),
         ((lora, "--model", lora), "is a LoRA, not a whole model"),
