@@ -15,13 +15,14 @@
 # A stage that is interrupted goes on where it was when the script is called again; what is done is
 # skipped: trainings by a mark NAME.done beside their folder (delete it to train on), measurements
 # by the weights that they were made of. MODEL and BRIDGE name others than the shipped ones.
+# AMOUNT: how much is drawn, such as "--concepts 40 --things 48".
 set -euo pipefail
 cd "$(dirname "$0")/.."
 recipe=${RECIPE:-cpu} minutes=${MINUTES:-15} baseline_minutes=${BASELINE_MINUTES:-60}
 root=${ROOT:-runs/measure-$recipe} out=${OUT:-docs} device=${DEVICE:-cpu} python=${PYTHON:-python3}
 bdm=("$python" -m bridge_diffusion.cli)
 model=(${MODEL:+--model "$MODEL"}) bridge=(${BRIDGE:+--bridge "$BRIDGE"})
-little=() pairs=()
+little=(${AMOUNT:-}) pairs=()
 if [ "$recipe" = debug ]; then
   little=(--concepts 2 --things 2 --steps 2) pairs=(--pairs 6 --steps 2)
 fi

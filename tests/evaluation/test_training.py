@@ -8,6 +8,7 @@ from bridge_diffusion.evaluation.plan import scored_singles
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.loop import train
 from bridge_diffusion.worlds.emoji.concepts import small_world
+from bridge_diffusion.worlds.emoji.plugins.kinds import PLUGINS
 from bridge_diffusion.worlds.emoji.styles import STYLES, style_sprites
 from bridge_diffusion.worlds.emoji.train.evaluator import EvaluatorTask
 from bridge_diffusion.worlds.emoji.train.style_evaluator import (
@@ -70,13 +71,13 @@ def test_styles_are_told_apart_whatever_is_drawn(styles, concepts, tmp_path, mon
         unseen=unseen,
         batch_size=32,
         seed=0,
-        details={"images": 1280},
+        details={"images": 2560},
     )
     labels = task.batch(0)["labels"]
-    assert set(labels.tolist()) == {0, 1, 2}
+    assert set(labels.tolist()) == set(range(len(STYLES)))
     config = LoopConfig(
         run_dir=tmp_path,
-        images=1280,
+        images=2560,
         batch_size=32,
         learning_rate=1e-2,
         ema_decay=0.8,
@@ -85,20 +86,26 @@ def test_styles_are_told_apart_whatever_is_drawn(styles, concepts, tmp_path, mon
     loaded = load_style_evaluator(train(task, config).export)
     assert loaded.model.config.concepts == STYLES
     right = [rows["clean"]["share"] for rows in loaded.accuracy["known drawings"].values()]
-    assert sum(right) / 3 > 0.6
+    assert sum(right) / len(STYLES) > 0.6
     assert loaded.accuracy["unseen drawings"].keys() == set(STYLES)
     assert loaded.accuracy["known drawings"]["ink"]["degraded"]["count"] == 142
 
 
 def test_the_shipped_evaluator_of_styles_knows_the_scored_drawings():
+    """The styles of plug-ins surely, whose probability is measured; the vendors apart less so."""
     loaded = load_style_evaluator()
     assert loaded.model.config.concepts == STYLES == new_style_evaluator().config.concepts
+    measured = {plugin.style for plugin in PLUGINS if plugin.style}
+    assert measured == {"ink", "comic"}
     for style in STYLES:
-        assert loaded.accuracy["known drawings"][style]["clean"]["share"] > 0.9
+        least = 0.97 if style in measured else 0.8
+        assert loaded.accuracy["known drawings"][style]["clean"]["share"] > least
         pictures = [
             scene.render(style_sprites(style), 64)
             for concept in small_world("zh")[::6]
             for scene in scored_singles(concept)
         ]
-        found = loaded.model.scores(pictures).argmax(dim=1) == loaded.model.row[style]
-        assert found.float().mean() > 0.85
+        found = loaded.model.scores(pictures).argmax(dim=1)
+        assert (found == loaded.model.row[style]).float().mean() > least
+        others = torch.tensor([loaded.model.row[other] for other in measured - {style}])
+        assert torch.isin(found, others).float().mean() < 0.06
