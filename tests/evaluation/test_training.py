@@ -71,13 +71,13 @@ def test_styles_are_told_apart_whatever_is_drawn(styles, concepts, tmp_path, mon
         unseen=unseen,
         batch_size=32,
         seed=0,
-        details={"images": 2560},
+        details={"images": 6400},
     )
     labels = task.batch(0)["labels"]
     assert set(labels.tolist()) == set(range(len(STYLES)))
     config = LoopConfig(
         run_dir=tmp_path,
-        images=2560,
+        images=6400,
         batch_size=32,
         learning_rate=1e-2,
         ema_decay=0.8,

@@ -74,5 +74,5 @@ class AdaptedText:
 def native_states(
     encoder: NativeTextEncoder, prompts: Sequence[str]
 ) -> Float[Tensor, "batch tokens width"]:
-    """Hidden states of the first window, zero where there is padding; longer texts are cut there."""
+    """Hidden states of the first window, zero where there is padding; what is longer is cut."""
     return encoder.encode(list(prompts)).hidden[:, : encoder.encoding.window]
