@@ -54,7 +54,7 @@ class PluginBuild:
     decoder_caption_dropout: float = BackboneTask.decoder_caption_dropout
     """Share of the scenes whose caption the UNet's decoder does not read while a LoRA or a
     checkpoint is trained: as in the model's own training, unless told otherwise. With 0 a plug-in
-    unlearns what lets a bridge speak to that decoder."""
+    may unlearn what lets a bridge speak to that decoder."""
 
     def make(self, name: str, time_limit: float | None = None) -> TrainResult:
         """Train a plug-in, or go on with it where an earlier call stopped.
