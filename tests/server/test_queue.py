@@ -117,6 +117,19 @@ def test_the_queue_has_room_for_each_client(start_local: Callable[..., Any]) -> 
     local.submit()
 
 
+def test_what_is_read_of_a_job_belongs_together(local: Any) -> None:
+    id, queue = local.submit()["id"], local.service.queue
+    ((listed,), waiting) = queue.live(), queue.get(id)
+    (unit,) = queue.take(1)
+    queue.step(unit, 3, 4, None)
+    drawn = queue.get(id)
+    queue.note(unit, "cut")
+    queue.finish(unit, width=64, height=64, blacked_out=False)
+    read = [(job.state, job.ended, job.step, job.notes) for job in (listed, waiting, drawn)]
+    assert read == [("queued", None, 0, []), ("queued", None, 0, []), ("running", None, 3, [])]
+    assert queue.get(id).notes == ["cut"]
+
+
 def test_a_cancelled_picture_leaves_no_file(local: Any) -> None:
     job = local.submit()
     (unit,) = local.service.queue.take(1)

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bridge_diffusion.generation.request import GenerationRequest
@@ -76,6 +76,10 @@ class Job:
             return 1.0
         part = len(self.drawing) * self.step / self.steps if self.steps else 0.0
         return min(1.0, (self.finished + part) / self.order.n)
+
+    def copy(self) -> "Job":
+        """The job as it is now; what becomes of it does not reach the copy."""
+        return replace(self, notes=[*self.notes], waiting=[*self.waiting], drawing={*self.drawing})
 
 
 class JobTable:

@@ -56,7 +56,8 @@ class Unit:
 class JobQueue:
     """All jobs that have not ended. What is accepted is in the database before anyone hears of it.
 
-    Every method may be called in any thread.
+    Every method may be called in any thread. Jobs that are returned are copies: workers change a
+    job at any moment, and nobody may read half of such a change.
     """
 
     def __init__(
@@ -132,13 +133,14 @@ class JobQueue:
             job.number = self._table.add(job)
             self._jobs[job.id] = job
             self._changed.notify_all()
-        self._tell(job, "job")
-        return job
+            self._tell(job, "job")
+            return job.copy()
 
     def get(self, id: str) -> Job | None:
         """The job of that id, ended or not."""
         with self._changed:
-            return self._jobs.get(id) or self._table.get(id)
+            job = self._jobs.get(id)
+            return self._table.get(id) if job is None else job.copy()
 
     def position(self, job: Job) -> int | None:
         """How many jobs come before one that waits; None for one that does not."""
@@ -150,7 +152,7 @@ class JobQueue:
     def live(self) -> list[Job]:
         """Jobs that have not ended, in the order in which they are drawn."""
         with self._changed:
-            return sorted(self._jobs.values(), key=_rank)
+            return [job.copy() for job in sorted(self._jobs.values(), key=_rank)]
 
     def cancel(self, id: str) -> bool:
         """End a job early; its finished pictures stay. False where it has ended or never was."""
@@ -169,8 +171,8 @@ class JobQueue:
                 return False
             job.priority = priority
             self._table.update(job)
-        self._tell(job, "job")
-        return True
+            self._tell(job, "job")
+            return True
 
     # For the workers
 
@@ -213,16 +215,17 @@ class JobQueue:
 
     def step(self, unit: Unit, step: int, steps: int, preview: str | None) -> None:
         """A unit got on by a step."""
-        job = unit.job
-        job.step, job.steps, job.preview = step, steps, preview or job.preview
-        data = {
-            "place": unit.place,
-            "step": step,
-            "steps": steps,
-            "fraction": job.fraction,
-            "preview": preview,
-        }
-        self._events.publish(Event(job=job.id, kind="progress", data=data))
+        with self._changed:
+            job = unit.job
+            job.step, job.steps, job.preview = step, steps, preview or job.preview
+            data = {
+                "place": unit.place,
+                "step": step,
+                "steps": steps,
+                "fraction": job.fraction,
+                "preview": preview,
+            }
+            self._events.publish(Event(job=job.id, kind="progress", data=data))
 
     def finish(self, unit: Unit, *, width: int, height: int, blacked_out: bool) -> None:
         """A unit's picture is on the disk."""
