@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Tests compute with one thread, so two processes share them; a file's tests stay together.
+PYTEST := -m pytest -q -n 2 --dist loadfile
 
 .PHONY: demo test test-full test-lowest browser check format results plugin-results wheel clean
 
@@ -10,10 +12,10 @@ demo: $(INSTALLED)
 	$(BIN)/bdm world demo --out demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -q -m "not full"
+	$(BIN)/python $(PYTEST) -m "not full"
 
 test-full: $(INSTALLED)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python $(PYTEST)
 
 # A headless Chromium, for the tests of the page; without one they are skipped.
 browser: $(INSTALLED)
@@ -24,7 +26,7 @@ test-lowest:
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check -c constraints-lowest.txt torch
 	.venv-lowest/bin/pip install --quiet --disable-pip-version-check \
 		-c constraints-lowest.txt -e ".[train,world,data,serve,ray,dev,browser]"
-	.venv-lowest/bin/python -m pytest -q -m "not full"
+	.venv-lowest/bin/python $(PYTEST) -m "not full"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
