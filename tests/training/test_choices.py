@@ -286,6 +286,14 @@ def test_a_probe_scores_held_out_scenes_from_the_same_seeds(
         WorldProbe.of_data("pairs", 2, steps=1, guidance=1.0)
 
 
+def test_a_probe_scores_both_groups_alike_however_few_are_native() -> None:
+    cases = WorldProbe.of_data("emoji:ar", 40, steps=1, guidance=1.0).cases
+    native = [case for case in cases if case.group == "native"]
+    assert len(native) == 20  # of 13 concepts
+    assert [case.index for case in native] == [0] * 13 + [1] * 7
+    assert len({case.seed for case in cases}) == 40
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -1,9 +1,8 @@
 """How often a picture shows what was asked for, while a branch of the emoji world trains.
 
 The scenes are among those that no training sees, and the judge is the world's evaluator, which
-shares nothing with what it judges. `bdm evaluate world` measures the same with more pictures; this
-is its beginning, drawn again and again from the same seeds, so that the curve moves with the
-branch alone.
+shares nothing with what it judges. `bdm evaluate world` measures the same over more scenes; these
+are drawn again and again from the same seeds, so that the curve moves with the branch alone.
 """
 
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from bridge_diffusion.evaluation.evaluator import LoadedEvaluator, load_evaluato
 from bridge_diffusion.evaluation.plan import (
     BRIDGE,
     Case,
+    Group,
     WorldOptions,
     case_seed,
     drawing_order,
@@ -25,7 +25,7 @@ from bridge_diffusion.evaluation.plan import (
     scored_single,
 )
 from bridge_diffusion.evaluation.retrieval import ranks, top_k
-from bridge_diffusion.worlds.emoji.concepts import all_concepts, small_world
+from bridge_diffusion.worlds.emoji.concepts import Concept, all_concepts, small_world
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,7 @@ class WorldProbe:
     """Held-out scenes with their prompts, and who judges the pictures."""
 
     cases: tuple[Case, ...]
-    """What is drawn; native and shared concepts alternate as long as there are both."""
+    """What is drawn: as many native as shared concepts; a group that is through begins anew."""
     options: WorldOptions
     """How it is drawn."""
     evaluator: LoadedEvaluator
@@ -54,16 +54,19 @@ class WorldProbe:
         concepts = drawing_order(
             all_concepts() if "all" in changes else small_world(language), options
         )
-        native = [c for c in concepts if group_of(c, language) == "native"]
-        shared = [c for c in concepts if group_of(c, language) == "shared"]
-        turns = [c for both in zip(native, shared, strict=False) for c in both]
-        order = turns + [c for c in concepts if c not in turns]
-        cases = []
-        for place in range(pictures):
-            concept, index = order[place % len(order)], place // len(order)
-            scene = scored_single(concept, index)
+        members: dict[Group, list[Concept]] = {}
+        for concept in concepts:
             group = group_of(concept, language)
             assert group is not None
+            members.setdefault(group, []).append(concept)
+        groups = sorted(members)  # native, then shared
+        cases = []
+        for place in range(pictures):
+            turn, which = divmod(place, len(groups))
+            group = groups[which]
+            index, member = divmod(turn, len(members[group]))
+            concept = members[group][member]
+            scene = scored_single(concept, index)
             cases.append(
                 Case(
                     condition="bridge",
