@@ -5,6 +5,9 @@
 #   tools/measure_choices.sh plain min-snr lora   some of them
 #   RECIPE=debug tools/measure_choices.sh         minutes: does the whole way work? Says nothing else.
 #
+#   BRIDGE=ar DATA="emoji:ar:native,weight=0.5 emoji:ar,weight=0.5" LIMIT=20000 IMAGES=20000 \
+#     tools/measure_choices.sh                    the same from a bridge that is there
+#
 # The table goes to ROOT/choices.md: probe accuracy on held-out scenes (PROBE pictures, the same for
 # all), loss at the end, images/s, memory. A training that was stopped goes on; one that is done is
 # not repeated. What differs is one choice alone: data, seed, length and order are the same.
@@ -15,6 +18,8 @@ images=${IMAGES:-$([ "$recipe" = debug ] && echo 32 || echo 120000)}
 probe=${PROBE:-$([ "$recipe" = debug ] && echo 4 || echo 128)}
 root=${ROOT:-runs/choices-$recipe}
 text=${TEXT_ENCODER:-src/bridge_diffusion/worlds/emoji/weights/bridges/zh/text_encoder}
+if [ -n "${BRIDGE:-}" ]; then start=(--bridge "$BRIDGE"); else start=(--text-encoder "$text"); fi
+for each in $data; do start+=(--data "$each"); done
 bdm=("$python" -m bridge_diffusion.cli)
 
 declare -A options=(
@@ -40,7 +45,7 @@ for name in "${order[@]}"; do
   if [ -z "${options[$name]+given}" ]; then echo "no choice $name" >&2; exit 2; fi
   echo "== $name"
   # shellcheck disable=SC2086 # the options of a choice are several words
-  "${bdm[@]}" train --data "$data" --text-encoder "$text" --recipe "$recipe" --images "$images" \
+  "${bdm[@]}" train "${start[@]}" ${LIMIT:+--limit $LIMIT} --recipe "$recipe" --images "$images" \
     --probe "$probe" --out "$root/$name" --cache "$root/cache" --device "$device" ${options[$name]}
 done
 "$python" tools/tabulate_choices.py "$root"

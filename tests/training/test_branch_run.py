@@ -138,6 +138,7 @@ def test_a_bridge_is_the_start_for_another_language(
         ({"model": "nowhere"}, "nothing at nowhere"),
         ({"images": 0}, "--images is 0"),
         ({"limit": 0}, "--limit is 0"),
+        ({"probe": 8}, "--probe scores scenes of the emoji world"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(
@@ -155,8 +156,6 @@ def test_a_request_that_cannot_be_meant_is_refused(request_for: TrainRequest) ->
         replace(request_for, schedule="step")
     with pytest.raises(BridgeError, match="--log has 'mlflow'"):
         replace(request_for, log="wandb,mlflow")
-    with pytest.raises(BridgeError, match="--probe scores scenes of the emoji world"):
-        replace(request_for, probe=8)
     with pytest.raises(BridgeError, match="--english-dropout is 2, it must be from 0 to 1"):
         replace(request_for, english_dropout=2.0)
     with pytest.raises(BridgeError, match="--lora-rank is 0, it must be 1 or more"):

@@ -269,7 +269,7 @@ def test_a_branch_is_taken_over_for_text_of_another_width(new_bridge: NewBridge)
 def test_a_probe_scores_held_out_scenes_from_the_same_seeds(
     pipe: StableDiffusionPipeline, new_task: NewTask, new_bridge: NewBridge
 ) -> None:
-    probe = WorldProbe.of_data("emoji:zh", 3, steps=1, guidance=1.0)
+    probe = WorldProbe.of_data(["emoji:zh"], 3, steps=1, guidance=1.0)
     assert [case.group for case in probe.cases] == ["native", "shared", "native"]
     assert all(case.scene.scored for case in probe.cases)
     assert any("一" <= sign <= "龥" for sign in probe.cases[0].prompt)
@@ -282,12 +282,16 @@ def test_a_probe_scores_held_out_scenes_from_the_same_seeds(
     assert pipe.scheduler is scheduler
     assert not task.bridge.attached
     assert new_task(new_bridge()).scores() == {}
-    with pytest.raises(BridgeError, match="only scenes of the emoji world"):
-        WorldProbe.of_data("pairs", 2, steps=1, guidance=1.0)
+    for places, words in (
+        (["emoji:zh", "pairs"], "not pairs; for other data look at the samples"),
+        (["emoji:zh", "emoji:ar"], "of one language, and --data has zh, ar"),
+    ):
+        with pytest.raises(BridgeError, match=words):
+            WorldProbe.of_data(places, 2, steps=1, guidance=1.0)
 
 
 def test_a_probe_scores_both_groups_alike_however_few_are_native() -> None:
-    cases = WorldProbe.of_data("emoji:ar", 40, steps=1, guidance=1.0).cases
+    cases = WorldProbe.of_data(["emoji:ar:native", "emoji:ar"], 40, steps=1, guidance=1.0).cases
     native = [case for case in cases if case.group == "native"]
     assert len(native) == 20  # of 13 concepts
     assert [case.index for case in native] == [0] * 13 + [1] * 7

@@ -11,6 +11,7 @@ import torch
 from bridge_diffusion.bridge import Bridge
 from bridge_diffusion.data.buckets import Shape, bucket_shapes
 from bridge_diffusion.data.pairs import PairDataset, UnusablePair, fingerprint
+from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.data.views import MixedPairs
 from bridge_diffusion.errors import BridgeError
@@ -68,6 +69,14 @@ def train_branch(request: TrainRequest) -> BranchRun:
 def _train_together(request: TrainRequest, device: str, processes: Processes) -> BranchRun:
     recipe = request.resolved().on(device)
     config = loop_config(request, recipe, device, processes.count)
+    probe = None
+    if recipe.probe_pictures:
+        probe = WorldProbe.of_data(
+            [DataSpec.parse(text).place for text in request.data_specs],
+            recipe.probe_pictures,
+            steps=recipe.sample_steps,
+            guidance=recipe.sample_guidance,
+        )
     pipe = load_backbone(request.model)
     size = picture_size(recipe.size, pipe)
     data = _open(request, recipe, size)
@@ -78,14 +87,6 @@ def _train_together(request: TrainRequest, device: str, processes: Processes) ->
     details = _details(recipe, request, pipe, bridge, data) | {"sample_prompts": list(prompts)}
     check_run(config, details)
     options = _options(recipe, request.seed, prompts)
-    probe = None
-    if recipe.probe_pictures and request.world_data:
-        probe = WorldProbe.of_data(
-            request.world_data,
-            recipe.probe_pictures,
-            steps=recipe.sample_steps,
-            guidance=recipe.sample_guidance,
-        )
     try:
         pipe.to(device)
         bridge.text_encoder.to(device)

@@ -5,6 +5,7 @@ shares nothing with what it judges. `bdm evaluate world` measures the same over 
 are drawn again and again from the same seeds, so that the curve moves with the branch alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,15 +41,30 @@ class WorldProbe:
     """The judge, on the CPU."""
 
     @classmethod
-    def of_data(cls, spec: str, pictures: int, *, steps: int, guidance: float) -> "WorldProbe":
-        """A probe for data such as "emoji:zh:all" (`open_dataset`).
+    def of_data(
+        cls, places: Sequence[str], pictures: int, *, steps: int, guidance: float
+    ) -> "WorldProbe":
+        """A probe for data such as "emoji:zh:all", or several of one language (`open_dataset`).
 
-        BridgeError if the data is no emoji scenes, or of a language without native concepts.
+        BridgeError if some is no emoji scenes, or of another language than the first.
         """
-        world, _, words = spec.partition(":")
-        if world != "emoji":
-            raise BridgeError(f"only scenes of the emoji world can be probed, not {spec}")
-        language, *changes = words.split(":")
+        changes: set[str] = set()
+        languages = []
+        for data in places:
+            world, _, words = data.partition(":")
+            if world != "emoji":
+                raise BridgeError(
+                    f"--probe scores scenes of the emoji world (emoji:LANGUAGE), not {data}; "
+                    "for other data look at the samples"
+                )
+            language, *more = words.split(":")
+            languages.append(language)
+            changes.update(more)
+        if len({*languages}) != 1:
+            raise BridgeError(
+                f"--probe scores scenes of one language, and --data has {', '.join(languages)}; "
+                "leave it out"
+            )
         spoken = "en" if "english" in changes else language
         options = WorldOptions(language=language, steps=steps, guidance=guidance)
         concepts = drawing_order(

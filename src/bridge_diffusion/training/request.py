@@ -137,11 +137,6 @@ class TrainRequest:
                 f"--log has {unknown[0]!r}; choose of {', '.join(TRACKERS)}, with commas between, "
                 "or none"
             )
-        if self.probe and self.world_data is None:
-            raise BridgeError(
-                "--probe scores scenes of the emoji world, for --data emoji:…; for other data look "
-                "at the samples"
-            )
         if self.buckets and not self.cached:
             raise BridgeError(
                 "--buckets needs pictures that are encoded once: leave --no-cached out"
