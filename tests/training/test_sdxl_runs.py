@@ -13,8 +13,10 @@ from diffusers import StableDiffusionXLPipeline
 from bridge_diffusion import Bridge, BridgeError
 from bridge_diffusion.training.branch_run import train_branch
 from bridge_diffusion.training.data_request import PrepareRequest
+from bridge_diffusion.training.parts import load_backbone
 from bridge_diffusion.training.preparing import prepare_data
 from bridge_diffusion.training.request import TrainRequest
+from bridge_diffusion.training.starting import starting_bridge
 
 
 @pytest.fixture
@@ -124,8 +126,11 @@ def test_a_split_branch_has_the_losses_of_a_whole_one(
     assert curves[0]
     assert curves[1] == pytest.approx(curves[0], rel=1e-4)
     whole, split = (Bridge.from_pretrained(one.out.parent / r / "export") for r in ("one", "two"))
-    for name, value in whole.branch.state_dict().items():
-        torch.testing.assert_close(split.branch.state_dict()[name], value, rtol=1e-3, atol=1e-4)
+    start = starting_bridge(one, load_backbone(one.model), 5)
+    before, after, other = (bridge.branch.state_dict() for bridge in (start, whole, split))
+    for name, value in after.items():
+        # Where a gradient is nearly 0 Adam's step is noise: a weight alone may differ by more.
+        assert (other[name] - value).norm() <= 0.01 * (value - before[name]).norm(), name
 
 
 def test_the_recipe_for_real_sdxl_runs_at_tiny_size(request_for: Any, tmp_path: Path) -> None:
