@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -112,14 +113,22 @@ def test_a_lora_run_that_was_stopped_ends_with_the_same_bits(
     assert all(torch.equal(straight[name], continued[name]) for name in straight)
 
 
+@pytest.mark.parametrize(
+    "freeze",
+    [
+        ("down_blocks.0", "*.resnets.*", "conv_in"),
+        ("conv_in",),  # so that a GroupNorm's input needs no gradient
+        ("conv_in", "time_embedding", "down_blocks.0"),
+    ],
+)
 def test_frozen_blocks_stay_and_the_rest_is_trained(
-    new_task: NewTask, new_bridge: NewBridge, tmp_path: Path
+    new_task: NewTask, new_bridge: NewBridge, tmp_path: Path, freeze: tuple[str, ...]
 ) -> None:
     before = new_bridge().branch.state_dict()
-    task = new_task(new_bridge(), freeze=("down_blocks.0", "*.resnets.*", "conv_in"))
+    task = new_task(new_bridge(), freeze=freeze)
     after = Bridge.from_pretrained(train(task, loop(tmp_path)).export).branch.state_dict()
     for name, value in after.items():
-        if name.startswith(("down_blocks.0.", "conv_in.")) or ".resnets." in name:
+        if any(fnmatch(name, f"{pattern}.*") for pattern in freeze):
             assert torch.equal(value, before[name]), name
     changed = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
     assert not torch.equal(after[changed], before[changed])

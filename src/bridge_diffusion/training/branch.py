@@ -34,7 +34,12 @@ from bridge_diffusion.training.order import Order, ShuffledOrder
 from bridge_diffusion.training.probe import WorldProbe
 from bridge_diffusion.training.seeds import draw_each
 from bridge_diffusion.training.task import Batch
-from bridge_diffusion.training.trained_part import TrainedPart, choose_weights, merged
+from bridge_diffusion.training.trained_part import (
+    TrainedPart,
+    choose_weights,
+    merged,
+    reorder_for_norms,
+)
 
 _PICTURES_AT_ONCE = 8
 
@@ -157,6 +162,7 @@ class BranchTask:
         self._part: TrainedPart | None = None
         if options.lora_rank is not None or options.freeze:
             bridge.branch.to(memory_format=torch.channels_last)
+            reorder_for_norms(bridge.branch)
             self._part = TrainedPart(bridge.branch)
 
     @property

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.models.branch import BridgeBranch
@@ -55,6 +55,23 @@ def choose_weights(
             weight.requires_grad_(False)
     if not any(weight.requires_grad for weight in branch.parameters()):
         raise BridgeError(f"--freeze {','.join(freeze)} leaves nothing to train; freeze less")
+
+
+def reorder_for_norms(branch: BridgeBranch) -> None:
+    """Give a trained GroupNorm behind frozen blocks its input in contiguous memory, on a CPU.
+
+    In channels-last order torch (2.13) dies there in the backward pass: it writes the gradient of
+    the input even if none is asked for.
+    """
+
+    def contiguous(norm: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (x,) = inputs
+        is_behind = norm.weight.requires_grad and not x.requires_grad
+        return (x.contiguous(),) if is_behind and x.device.type == "cpu" else inputs
+
+    for module in branch.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.register_forward_pre_hook(contiguous)
 
 
 def merged(branch: BridgeBranch) -> BridgeBranch:
