@@ -21,8 +21,8 @@ def main() -> None:
     vendors = [Sprites.draw(vendor, codes, SIZE) for vendor in SHIPPED_VENDORS]
     for sprites in vendors:
         sprites.save(ROOT / "src/bridge_diffusion/worlds/emoji/pictures", ".webp")
-    sheet = contact_sheet(vendors, concepts)
-    sheet.save(ROOT / "docs/contact_sheet.webp", quality=40, method=6)
+    sheet = contact_sheet(vendors, concepts, side=32)
+    sheet.save(ROOT / "docs/contact_sheet.webp", quality=25, method=6)
 
 
 if __name__ == "__main__":

@@ -48,9 +48,18 @@ def ship_backbone(source: Path, target: Path) -> None:
     values = json.loads(configuration.read_text(encoding="utf-8")) | {"dtype": "float32"}
     configuration.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
     pipe.tokenizer.save_pretrained(target / "tokenizer")
+    _write_close(target / "tokenizer" / "tokenizer.json")
     pipe.scheduler.save_pretrained(target / "scheduler")
     pipe.save_config(target)
     _forget_sources(target)
+
+
+def _write_close(path: Path) -> None:
+    """Half of a tokenizer's file is indentation."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(
+        json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8"
+    )
 
 
 def _forget_sources(folder: Path) -> None:
