@@ -3,11 +3,11 @@
     python tools/ship_weights.py backbone runs/world/unet/export
     python tools/ship_weights.py bridge runs/world/branch-zh/export --language zh
     python tools/ship_weights.py bridge runs/languages/text-ar/export --language ar --base zh
-    python tools/ship_weights.py bridge runs/bridge-ar/export --language ar --base zh --rank 10
+    python tools/ship_weights.py bridge runs/bridge-ar/export --language ar --base zh --bytes 400000
     python tools/ship_weights.py plugins runs/plugins
 
 With --base the branch is that of another shipped bridge, which is not stored again: what was
-trained of it is stored as matrices of the rank given, and without --rank nothing may have been.
+trained of it is stored in the bytes given, and without --bytes nothing may have been.
 
 LoRAs are shipped at the highest rank that keeps a file under 300 kB: the best approximation of
 that rank, by singular value decomposition (Eckart-Young).
@@ -75,7 +75,7 @@ def ship_bridge(source: Path, target: Path) -> None:
     _forget_sources(target)
 
 
-def ship_sharing_bridge(source: Path, target: Path, base: str, rank: int | None) -> None:
+def ship_sharing_bridge(source: Path, target: Path, base: str, most: int | None) -> None:
     """A bridge whose branch is that of the shipped bridge `base`, changed or not."""
     bridge = Bridge.from_pretrained(source, dtype=torch.float32)
     folder = WEIGHTS / "bridges" / base / BRANCH_FOLDER
@@ -83,15 +83,15 @@ def ship_sharing_bridge(source: Path, target: Path, base: str, rank: int | None)
     trained = bridge.branch.state_dict()
     if {k: v.shape for k, v in shared.items()} != {k: v.shape for k, v in trained.items()}:
         sys.exit(f"{source} has a branch of another shape than {folder}; ship it without --base")
-    if rank is None and any(not torch.equal(shared[name], trained[name]) for name in shared):
-        sys.exit(f"{source} has changed the branch of {base}: give --rank, or ship without --base")
+    if most is None and any(not torch.equal(shared[name], trained[name]) for name in shared):
+        sys.exit(f"{source} has changed the branch of {base}: give --bytes, or ship without --base")
     bridge.to(dtype=torch.float16)
     bridge.save_pretrained(target)
     shutil.rmtree(target / BRANCH_FOLDER)
     write_shared(target / BRANCH_FOLDER, base, folder / WEIGHT_FILES[0])
-    if rank is not None:
-        lost = write_change(target / BRANCH_FOLDER, shared, trained, rank)
-        print(f"rank {rank} loses {lost:.2%} of what was trained of the branch, in squares")
+    if most is not None:
+        lost = write_change(target / BRANCH_FOLDER, shared, trained, most)
+        print(f"{most:,} bytes lose {lost:.2%} of what was trained of the branch, in squares")
     _forget_sources(target)
 
 
@@ -170,14 +170,14 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("--language", default="zh")
     parser.add_argument("--base", help="language of the shipped bridge whose branch this one has")
-    parser.add_argument("--rank", type=int, help="of the matrices that change the base's branch")
+    parser.add_argument("--bytes", type=int, help="of what changes the base's branch, at most")
     arguments = parser.parse_args()
     shared = arguments.base is not None
-    if arguments.rank is not None and (arguments.rank < 1 or not shared):
-        parser.error("--rank is of the change of a --base, and 1 or more")
+    if arguments.bytes is not None and (arguments.bytes < 1 or not shared):
+        parser.error("--bytes is of the change of a --base, and 1 or more")
     if shared and (arguments.part != "bridge" or arguments.base == arguments.language):
         parser.error("--base is another language's bridge, for a bridge")
-    sharing = having(ship_sharing_bridge, base=arguments.base, rank=arguments.rank)
+    sharing = having(ship_sharing_bridge, base=arguments.base, most=arguments.bytes)
     ship, place = {
         "backbone": (ship_backbone, "backbone"),
         "bridge": (sharing if shared else ship_bridge, f"bridges/{arguments.language}"),

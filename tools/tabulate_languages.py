@@ -1,8 +1,9 @@
 """The table of languages: python tools/tabulate_languages.py ROOT [--write docs/languages.md].
 
 ROOT is where `tools/train_languages.sh` put its runs: ROOT/LANG/world-LANG.json is what `bdm
-evaluate world` wrote, ROOT/text-LANG the run of `bdm train-text`, ROOT/bridge-LANG that of `bdm
-train`, if the branch was trained too. docs/world-LANG.json stands in for what ROOT has not.
+evaluate world` wrote, ROOT/text-LANG the run of `bdm train-text`, ROOT/bridge-LANG and
+ROOT/bridge-LANG-again those of `bdm train`, if the branch was trained too. docs/world-LANG.json
+stands in for what ROOT has not.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def _rows(root: Path) -> Iterator[list[str]]:
         yield [
             language,
             _images(root / f"text-{language}"),
-            _images(root / f"bridge-{language}"),
+            _images(root / f"bridge-{language}", root / f"bridge-{language}-again"),
             str(sum(rate.count for rate in backgrounds)),
             *(
                 percent(_rate(scores[group][top])) if group in scores else ""
@@ -60,10 +61,10 @@ def _rate(value: dict[str, Any]) -> Rate:
     return Rate(hits=value["hits"], count=value["count"])
 
 
-def _images(run: Path) -> str:
-    """How many a run was trained on; nothing of a run that is not there."""
-    points = read_curves(run).get("loss") if (run / "curves.jsonl").is_file() else None
-    return f"{points[-1][0]:,}" if points else ""
+def _images(*runs: Path) -> str:
+    """How many the runs were trained on together; nothing if none is there."""
+    seen = [read_curves(run)["loss"][-1][0] for run in runs if (run / "curves.jsonl").is_file()]
+    return f"{sum(seen):,}" if seen else ""
 
 
 def main() -> None:

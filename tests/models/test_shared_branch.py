@@ -50,7 +50,7 @@ def test_the_shared_branch_is_read(branch: BridgeBranch, sharing: Path) -> None:
 
 def test_a_change_of_the_rank_is_kept_to_rounding(branch: BridgeBranch, sharing: Path) -> None:
     trained = changed_branch(branch, rank=2)
-    lost = write_change(sharing, branch.state_dict(), trained, rank=2)
+    lost = write_change(sharing, branch.state_dict(), trained, most=100_000)
     assert lost < 1e-10
     assert set(load_file(sharing / CHANGE_FILE)) == {
         f"{MATRIX}.up", f"{MATRIX}.down", f"{CONVOLUTION}.up", f"{CONVOLUTION}.down",
@@ -62,14 +62,26 @@ def test_a_change_of_the_rank_is_kept_to_rounding(branch: BridgeBranch, sharing:
     assert not torch.allclose(state[MATRIX], branch.state_dict()[MATRIX], atol=0.1)
 
 
-def test_what_a_lower_rank_loses_is_told(branch: BridgeBranch, sharing: Path) -> None:
+def test_what_fits_in_few_bytes_is_what_carries_most(branch: BridgeBranch, sharing: Path) -> None:
     trained = changed_branch(branch, rank=2)
-    lost = write_change(sharing, branch.state_dict(), trained, rank=1)
-    assert 0.05 < lost < 0.6
+    deltas = {n: (trained[n] - branch.state_dict()[n]).flatten(1) for n in (MATRIX, CONVOLUTION)}
+    best = max(deltas, key=lambda n: torch.linalg.svdvals(deltas[n])[0] ** 2 / sum(deltas[n].shape))
+    most = 2 * (trained[BIAS].numel() + sum(deltas[best].shape))  # one component, and the bias
+    lost = write_change(sharing, branch.state_dict(), trained, most)
+    change = load_file(sharing / CHANGE_FILE)
+    assert {name: tensor.numel() for name, tensor in change.items()} == {
+        f"{BIAS}.added": trained[BIAS].numel(),
+        f"{best}.up": deltas[best].shape[0],
+        f"{best}.down": deltas[best].shape[1],
+    }
+    state = read_branch(sharing).state_dict()
+    squares = sum((trained[name] - state[name]).square().sum() for name in deltas)
+    whole = sum((trained[n] - value).square().sum() for n, value in branch.state_dict().items())
+    assert squares / whole == pytest.approx(lost, rel=1e-2)
 
 
 def test_nothing_changed_is_nothing_written(branch: BridgeBranch, sharing: Path) -> None:
-    assert write_change(sharing, branch.state_dict(), branch.state_dict(), rank=1) == 0
+    assert write_change(sharing, branch.state_dict(), branch.state_dict(), most=1) == 0
     assert not (sharing / CHANGE_FILE).exists()
 
 

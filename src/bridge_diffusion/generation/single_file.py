@@ -4,6 +4,7 @@ diffusers asks the network for the configuration that such a file lacks; here it
 package (`sd15/`), the tokenizer included.
 """
 
+import gzip
 import json
 import pickle
 import shutil
@@ -63,7 +64,8 @@ def load_single_file(
 
 def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's tokenizer, made from its merges as OpenAI's `simple_tokenizer.py` makes it."""
-    text = (SD15_CONFIG / "tokenizer" / "merges.txt").read_text(encoding="utf-8")
+    packed = (SD15_CONFIG / "tokenizer" / "merges.txt.gz").read_bytes()
+    text = gzip.decompress(packed).decode("utf-8")
     merges = [tuple(line.split()) for line in text.splitlines()[1:]]
     letters = list(bytes_to_unicode().values())
     words = [*letters, *(letter + "</w>" for letter in letters), *map("".join, merges)]

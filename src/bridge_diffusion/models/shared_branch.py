@@ -107,30 +107,58 @@ def write_shared(folder: Path, name: str, weights: Path) -> None:
 
 
 def write_change(
-    folder: Path, base: dict[str, Tensor], trained: dict[str, Tensor], rank: int
+    folder: Path, base: dict[str, Tensor], trained: dict[str, Tensor], most: int
 ) -> float:
     """Write what leads from one branch to another, in float16; nothing if they are equal.
 
-    Of matrices the best change of this rank (Eckart & Young 1936), of others all of it. Returns the
-    part of the change, in squares, that is lost: 0 where no more than the rank was trained.
+    Vectors are kept as they are. Of all matrices' singular components together, each the best of
+    its rank (Eckart & Young 1936), those are kept that carry most, in squares, for their bytes.
+
+    Args:
+        most: bytes of all tensors, half as many numbers.
+
+    Returns:
+        The part of the change, in squares, that is lost: 0 where `most` holds all of it.
     """
     change: dict[str, Tensor] = {}
-    lost = whole = 0.0
+    parts: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
     for name, weight in base.items():
         delta = trained[name].float() - weight.float()
         if not delta.any():
             continue
-        whole += delta.square().sum().item()
         if delta.dim() < 2:
             change[f"{name}.added"] = delta.half()
-            continue
-        u, s, v = torch.linalg.svd(delta.flatten(1), full_matrices=False)
-        kept = min(rank, len(s))
-        root = s[:kept].sqrt()
-        change[f"{name}.up"] = (u[:, :kept] * root).half().contiguous()
-        change[f"{name}.down"] = (root[:, None] * v[:kept]).half().contiguous()
-        lost += s[kept:].square().sum().item()
+        else:
+            parts[name] = torch.linalg.svd(delta.flatten(1), full_matrices=False)
+    room = most - sum(2 * added.numel() for added in change.values())
+    ranks = _ranks(parts, room)
+    lost = 0.0
+    for name, (u, s, v) in parts.items():
+        rank = ranks[name]
+        lost += s[rank:].square().sum().item()
+        if rank:
+            root = s[:rank].sqrt()
+            change[f"{name}.up"] = (u[:, :rank] * root).half().contiguous()
+            change[f"{name}.down"] = (root[:, None] * v[:rank]).half().contiguous()
     if change:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(change, folder / CHANGE_FILE, metadata={"format": "pt"})
+    whole = sum(
+        (trained[name].float() - weight.float()).square().sum().item()
+        for name, weight in base.items()
+    )
     return lost / whole if whole else 0.0
+
+
+def _ranks(parts: dict[str, tuple[Tensor, Tensor, Tensor]], room: int) -> dict[str, int]:
+    """How many components of each matrix are kept in so many bytes."""
+    components = []
+    for name, (u, s, v) in parts.items():
+        size = 2 * (len(u) + v.shape[1])
+        components += [(value * value / size, size, name) for value in s.tolist() if value]
+    ranks = dict.fromkeys(parts, 0)
+    for _, size, name in sorted(components, reverse=True):
+        if size <= room:
+            ranks[name] += 1
+            room -= size
+    return ranks
