@@ -109,6 +109,8 @@ def test_names_that_lead_nowhere(folder: Path) -> None:
         ("twin", folder, "have the name"),
         ("x", None, "--plugins"),
         ("x", folder / "none", "is no folder"),
+        ("x" * 300, folder, "no file in"),  # longer than a file's name may be
+        ("~nobody-of-that-name/x", folder, "no file in"),
     ):
         with pytest.raises(BridgeError, match=words):
             find_plugin(name, where, "--lora")
@@ -131,3 +133,21 @@ def test_a_tag_is_never_a_path(folder: Path) -> None:
     for name in (str(folder / "style.safetensors"), "sub/bad.pt", "../x", ".hidden/x"):
         with pytest.raises(BridgeError, match="no file"):
             find_by_stem(name, folder, "")
+
+
+def test_a_link_back_to_a_folder_is_not_followed(folder: Path) -> None:
+    before = plugins_in(folder)
+    (folder / "sub" / "up").symlink_to(folder)
+    (folder / "round").symlink_to(folder / "round")
+    assert plugins_in(folder) == before
+    assert find_by_stem("style", folder, "") == folder / "style.safetensors"
+    (folder / "linked").symlink_to(folder / "one")
+    assert folder / "linked" / "twin.pt" in plugins_in(folder)
+
+
+def test_an_accent_may_be_stored_apart_from_its_letter(folder: Path) -> None:
+    """As macOS stores it."""
+    path = folder / "cafe\u0301.safetensors"
+    path.touch()
+    assert find_by_stem("caf\u00e9", folder, "") == path
+    assert find_by_stem("caf\u00e9.safetensors", folder, "") == path

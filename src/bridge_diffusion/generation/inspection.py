@@ -24,6 +24,7 @@ from bridge_diffusion.plugins.lora import match_lora
 from bridge_diffusion.plugins.naming import (
     WHOLE_FOLDER_FILES,
     find_by_stem,
+    path_at,
     plugin_name,
     plugins_in,
 )
@@ -110,9 +111,10 @@ def named_plugin(name: str, folder: Path | None) -> Path:
     Raises:
         BridgeError: Nothing is there.
     """
-    path = Path(name).expanduser()
-    if path.exists() or path.name != name:
+    if (path := path_at(name)) is not None:
         return path
+    if Path(name).name != name:
+        raise BridgeError(f"nothing at {name}; check the path")
     return find_by_stem(name, folder, name, plugins_folder())
 
 

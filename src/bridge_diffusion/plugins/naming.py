@@ -6,6 +6,7 @@ Imports nothing heavy, so that a request is checked before anything is loaded.
 import difflib
 import math
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,10 +119,16 @@ def find_plugin(name: str, folder: Path | None, flag: str, shipped: Path | None 
     Raises:
         BridgeError: There is nothing, or several files have the name.
     """
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
-    return find_by_stem(name, folder, f"{flag} {name}", shipped)
+    return path_at(name) or find_by_stem(name, folder, f"{flag} {name}", shipped)
+
+
+def path_at(name: str) -> Path | None:
+    """The file or folder that a name leads to as a path; None where nothing is there."""
+    try:
+        path = Path(name).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # too long, "~" of nobody, a zero byte
+        return None
 
 
 def find_by_stem(name: str, folder: Path | None, where: str, shipped: Path | None = None) -> Path:
@@ -137,7 +144,11 @@ def find_by_stem(name: str, folder: Path | None, where: str, shipped: Path | Non
     known: list[Path] = []
     for each in filter(None, (folder, shipped)):
         there = plugins_in(each)
-        found = [path for path in there if name in (plugin_name(path), path.name)]
+        found = [
+            path
+            for path in there
+            if _composed(name) in (_composed(plugin_name(path)), _composed(path.name))
+        ]
         if len(found) > 1:
             raise BridgeError(
                 f"{where}: {', '.join(str(path) for path in found)} have the name; give one's path"
@@ -157,20 +168,28 @@ def find_by_stem(name: str, folder: Path | None, where: str, shipped: Path | Non
     )
 
 
-def plugins_in(folder: Path) -> list[Path]:
+def _composed(name: str) -> str:
+    """One spelling of a name: macOS stores an accent apart from its letter, keyboards do not."""
+    return unicodedata.normalize("NFC", name)
+
+
+def plugins_in(folder: Path, *, above: tuple[Path, ...] = ()) -> list[Path]:
     """The plug-ins of a folder, sorted: weight files, and folders with a `config.json`.
 
     Files inside such a folder are parts of it. A folder that is not there has none.
+
+    Args:
+        above: The folders that it was reached through; a link back to one of them is not followed.
     """
     found: list[Path] = []
-    if not folder.is_dir():
+    if not folder.is_dir() or (real := folder.resolve()) in above:
         return found
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if path.is_dir():
             whole = any((path / name).is_file() for name in WHOLE_FOLDER_FILES)
-            found += [path] if whole else plugins_in(path)
+            found += [path] if whole else plugins_in(path, above=(*above, real))
         elif path.suffix.lower() in SUFFIXES:
             found.append(path)
     return found
