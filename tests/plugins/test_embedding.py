@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bridge_diffusion import Bridge, BridgeError
 from bridge_diffusion.plugins.embedding import load_embedding
+from bridge_diffusion.text import encode_english
 
 from .conftest import Trap, draw, frozen, same
 
@@ -70,6 +71,25 @@ def test_a_width_that_only_real_models_have(pipe: Pipe, tmp_path: Path) -> None:
         BridgeError, match="vectors of width 768, the model's text encoder reads 32"
     ):
         load_embedding(pipe, path)
+
+
+def test_words_with_capitals_and_inside_longer_words(pipe: Pipe, tmp_path: Path) -> None:
+    """Every vector is read: the tokenizer takes capitals away, and "bad-hands" begins as "bad"."""
+    rows = vectors(6)
+    for name, two in (("calm", rows[:2]), ("Easy", rows[:2]), ("bad-hands", rows[2:4]),
+                      ("bad", rows[4:]), ("still", rows[2:4])):  # fmt: skip
+        save_file({"emb_params": two.contiguous()}, tmp_path / f"{name}.safetensors")
+        load_embedding(pipe, tmp_path / f"{name}.safetensors")
+
+    def encoded(text: str) -> Tensor:
+        return encode_english(pipe, [text], None).positive
+
+    stock = pipe.encode_prompt("calm", "cpu", 1, do_classifier_free_guidance=False)[0]
+    torch.testing.assert_close(encoded("calm"), stock)
+    for text in ("Easy", "easy", "EASY"):
+        assert torch.equal(encoded(text), encoded("calm"))
+    assert torch.equal(encoded("(Easy:1.2) fox"), encoded("(calm:1.2) fox"))
+    assert torch.equal(encoded("bad, bad-hands"), encoded("bad, still"))
 
 
 @pytest.mark.parametrize("attached_first", [True, False])

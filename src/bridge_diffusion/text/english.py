@@ -1,7 +1,8 @@
 """The English side: prompts through the pipeline's own text encoders.
 
-Plain short prompts go through the stock `pipe.encode_prompt`, bit for bit. Weights, long prompts
-and clip skip, which stock pipelines lack, are encoded here in windows of the tokenizer's length.
+Plain short prompts go through the stock `pipe.encode_prompt`, bit for bit. Weights, long prompts,
+clip skip and words of several vectors, which stock pipelines lack or mistake, are encoded here in
+windows of the tokenizer's length.
 Textual Inversion and LoRA on the text encoders act on both ways.
 """
 
@@ -102,14 +103,24 @@ class _Tower:
         return self.tokenizer.model_max_length
 
     def tokenize(self, pieces: Sequence[WeightedPiece], limit: int) -> WeightedTokens:
-        """Token ids; the placeholder of a multi-vector Textual Inversion becomes all its tokens."""
-        several_vectors = any(name.endswith("_1") for name in self.tokenizer.get_added_vocab())
-        if several_vectors and hasattr(self.pipe, "maybe_convert_prompt"):
-            pieces = [
-                WeightedPiece(self.pipe.maybe_convert_prompt(p.text, self.tokenizer), p.weight)
-                for p in pieces
-            ]
-        return tokenize_pieces(pieces, self.tokenizer, limit)
+        """Token ids; the word of a Textual Inversion of several vectors becomes all its ids."""
+        return tokenize_pieces(pieces, self.tokenizer, limit, self.several_vectors())
+
+    def several_vectors(self) -> dict[int, list[int]]:
+        """The ids of each Textual Inversion of several vectors, by the id of its word.
+
+        By ids, because stock's `maybe_convert_prompt` replaces text: it never finds a word with
+        capitals, which the tokenizer takes away, and finds a word inside a longer one.
+        """
+        ids = self.tokenizer.get_added_vocab()
+        several = {}
+        for word, first in ids.items():
+            row = [first]
+            while (id_ := ids.get(f"{word}_{len(row)}")) is not None:
+                row.append(id_)
+            if len(row) > 1:
+                several[first] = row
+        return several
 
     def states(
         self, tokens: Sequence[WeightedTokens], windows: int, clip_skip: int | None
@@ -169,7 +180,11 @@ def _check_clip_skip(towers: Sequence[_Tower], clip_skip: int | None) -> None:
 def _is_plain(pieces: Sequence[WeightedPiece], towers: Sequence[_Tower]) -> bool:
     if len(pieces) != 1 or pieces[0].weight != 1:
         return False
-    return all(len(t.tokenize(pieces, limit=10**6).ids) <= t.window - 2 for t in towers)
+    for tower in towers:
+        ids = tower.tokenize(pieces, limit=10**6).ids
+        if len(ids) > tower.window - 2 or not tower.several_vectors().keys().isdisjoint(ids):
+            return False
+    return True
 
 
 def _stock(

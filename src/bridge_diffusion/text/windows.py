@@ -6,7 +6,7 @@ k (L - 2) + 2 positions.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,15 +43,25 @@ class SpecialIds:
     padding: int
 
 
-def tokenize_pieces(pieces: Sequence[WeightedPiece], tokenizer: Any, limit: int) -> WeightedTokens:
+def tokenize_pieces(
+    pieces: Sequence[WeightedPiece],
+    tokenizer: Any,
+    limit: int,
+    several: Mapping[int, Sequence[int]] | None = None,
+) -> WeightedTokens:
     """Tokenize each piece on its own, as the community's implementations do.
 
     What lies beyond `limit` tokens is cut, with a warning that shows the lost text.
+
+    Args:
+        several: Ids that stand for several, themselves the first.
     """
     ids: list[int] = []
     weights: list[float] = []
     for piece in pieces:
         new = tokenizer(piece.text, add_special_tokens=False, verbose=False).input_ids
+        if several:
+            new = [each for id_ in new for each in several.get(id_, (id_,))]
         ids += new
         weights += [piece.weight] * len(new)
     if len(ids) > limit:
