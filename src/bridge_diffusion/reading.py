@@ -49,6 +49,17 @@ def refuse_pickle(path: Path) -> None:
         )
 
 
+def unwrapped(content: Any) -> Any:
+    """What a pickle holds, without the tables "state_dict" that trainers put around weights.
+
+    A pickle may hold a table that holds itself: three deep is enough.
+    """
+    for _ in range(3):
+        if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+            content = content["state_dict"]
+    return content
+
+
 def read_weights(path: Path) -> "dict[str, Tensor]":
     """The tensors of a safetensors file, or of a `.bin` that holds plain weights and no code.
 

@@ -43,6 +43,11 @@ def test_a_pickle_with_code_is_not_executed(pipe: Pipe, tmp_path: Path) -> None:
         torch.save({"x": Trap(tmp_path / "sprung")}, tmp_path / name)
         assert "pickle" in refusal(pipe, tmp_path / name)
     assert not (tmp_path / "sprung").exists()
+def test_a_pickle_that_holds_itself(pipe: Pipe, tmp_path: Path) -> None:
+    table: dict = {}
+    table["state_dict"] = table
+    torch.save(table, tmp_path / "x.pt")
+    assert "not a LoRA" in refusal(pipe, tmp_path / "x.pt")
 
 
 def test_other_kinds(pipe: Pipe, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.sources import SD15_CONFIG
 from bridge_diffusion.identify import kind_and_family, read_header
-from bridge_diffusion.reading import is_zip
+from bridge_diffusion.reading import is_zip, unwrapped
 
 _CONV_IN = "model.diffusion_model.input_blocks.0.0.weight"
 
@@ -90,8 +90,7 @@ def _read_ckpt_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         ) from error
     except Exception as error:  # a damaged pickle can fail in any way
         raise BridgeError(f"{path} is no whole checkpoint; get the file again") from error
-    while isinstance(state, dict) and "state_dict" in state:
-        state = state["state_dict"]
+    state = unwrapped(state)
     if not isinstance(state, dict):
         raise BridgeError(f"{path} holds no model; give a Stable Diffusion 1.5 checkpoint")
     return {k: tuple(v.shape) for k, v in state.items() if isinstance(v, torch.Tensor)}

@@ -20,7 +20,7 @@ from bridge_diffusion.identify import (
     identity_of_weights,
     read_header,
 )
-from bridge_diffusion.reading import is_pickle, is_zip
+from bridge_diffusion.reading import is_pickle, is_zip, unwrapped
 
 _SD2_TEXT_WIDTH = 1024
 _DEEPEST = 3  # tables in tables in a pickle: A1111's embeddings and IP-Adapters have two
@@ -180,8 +180,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Tensor], str | None]:
         raise BridgeError(f"{path} is no whole {path.suffix} file; get it again") from error
     if isinstance(content, Tensor):
         return {path.stem: content.detach()}, None
-    while isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    content = unwrapped(content)
     if not isinstance(content, dict):
         raise BridgeError(f"{path} holds no weights; get the same plug-in as safetensors")
     name = content.get("name")
