@@ -167,6 +167,8 @@ def test_files_that_are_none(pipe: Pipe, tmp_path: Path) -> None:
     assert "shape (1, 2, 32)" in refusal(pipe, path)
     save_file({"emb_params": torch.zeros(2, WIDTH, dtype=torch.int64)}, path)
     assert "one vector, or a row of them" in refusal(pipe, path)
+    save_file({"emb_params": vectors(2) / 0}, path)
+    assert "holds NaN or infinity" in refusal(pipe, path)
     save_file({"emb_params": vectors(1), "more": vectors(1)}, path)
     assert "holds 2 tensors" in refusal(pipe, path)
     path.write_bytes(path.read_bytes()[:-4])

@@ -148,3 +148,13 @@ def test_kohya_dora(pipe: Pipe, new_pipe: Callable[[], Pipe], tmp_path: Path) ->
     assert "magnitude of shape (1, 3)" in refusal(new_pipe(), path)
     save_file({**state, "lora_unet_nowhere.dora_scale": torch.ones(2, 1)}, path)
     assert "stands beside no LoRA" in refusal(new_pipe(), path)
+
+
+def test_floats_of_8_bits(kohya_file: Path, new_pipe: Callable[[], Pipe], tmp_path: Path) -> None:
+    small = {key: t.to(torch.float8_e4m3fn) for key, t in load_file(kohya_file).items()}
+    save_file(small, kohya_file)
+    save_file({key: t.float() for key, t in small.items()}, tmp_path / "same.safetensors")
+    one, other = new_pipe(), new_pipe()
+    load_lora(one, kohya_file)
+    load_lora(other, tmp_path / "same.safetensors")
+    assert np.array_equal(draw(one), draw(other))

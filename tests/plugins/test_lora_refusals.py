@@ -43,6 +43,23 @@ def test_a_pickle_with_code_is_not_executed(pipe: Pipe, tmp_path: Path) -> None:
         torch.save({"x": Trap(tmp_path / "sprung")}, tmp_path / name)
         assert "pickle" in refusal(pipe, tmp_path / name)
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.zeros(2, 32).to_sparse(),
+        torch.zeros(2, 32, device="meta"),
+        torch.zeros(2, 32, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
+    ],
+)
+def test_numbers_that_cannot_be_computed_with(
+    pipe: Pipe, tmp_path: Path, odd: torch.Tensor
+) -> None:
+    torch.save({"lora_unet_x.lora_down.weight": odd}, tmp_path / "x.pt")
+    assert "stored in a way that is not read" in refusal(pipe, tmp_path / "x.pt")
+
+
 def test_a_pickle_that_holds_itself(pipe: Pipe, tmp_path: Path) -> None:
     table: dict = {}
     table["state_dict"] = table

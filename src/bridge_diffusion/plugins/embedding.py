@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -119,6 +120,8 @@ def _as_rows(tensor: Tensor, path: Path) -> Float[Tensor, "vectors width"]:
             f"{_FLAG} {path} holds numbers of shape {tuple(tensor.shape)}; one vector, or a row "
             "of them, is allowed"
         )
+    if not torch.isfinite(rows.float()).all():
+        raise BridgeError(f"{_FLAG} {path} holds NaN or infinity; get the file again")
     return rows
 
 

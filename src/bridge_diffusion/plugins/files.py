@@ -60,6 +60,7 @@ def read_weight_file(path: Path) -> WeightFile:
             tensors = dict(load_file(path))
         except (SafetensorError, OSError, ValueError) as error:
             raise BridgeError(f"{path} cannot be read ({error}); get it again") from error
+    _check_storage(tensors, path)
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     return WeightFile(
         path=path,
@@ -68,6 +69,17 @@ def read_weight_file(path: Path) -> WeightFile:
         metadata=metadata,
         name=name,
     )
+
+
+def _check_storage(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Numbers can be computed with: none is left out, packed, or counted in steps."""
+    for key, tensor in tensors.items():
+        plain = tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
+        if not plain or tensor.dtype is torch.float4_e2m1fn_x2:
+            raise BridgeError(
+                f"{path}: its tensor {key} is stored in a way that is not read (sparse, quantized, "
+                "of 4 bits, or without numbers); get the same plug-in with 16 bits a number"
+            )
 
 
 def identify_plugin(path: Path) -> Identity:

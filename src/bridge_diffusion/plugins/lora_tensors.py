@@ -140,7 +140,7 @@ def _scaled_by_alphas(file: WeightFile) -> tuple[dict[str, Tensor], tuple[str, .
 
 
 def _check_numbers(key: str, tensor: Tensor, path: Path) -> None:
-    if not tensor.is_floating_point() or not tensor.numel() or not torch.isfinite(tensor).all():
+    if not tensor.is_floating_point() or not tensor.numel() or not _finite(tensor):
         raise BridgeError(
             f"--lora {path}: its key {key} holds no numbers, or NaN or infinity; get the file again"
         )
@@ -148,8 +148,12 @@ def _check_numbers(key: str, tensor: Tensor, path: Path) -> None:
         raise BridgeError(f"--lora {path}: its key {key} is no matrix; get the file again")
 
 
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor.float()).all())  # torch has no such test of 8-bit floats
+
+
 def _number(alpha: Tensor, path: Path) -> float:
-    if alpha.numel() != 1 or not torch.isfinite(alpha).all():
+    if alpha.numel() != 1 or not _finite(alpha):
         raise BridgeError(f"--lora {path}: an alpha in it is no number; get the file again")
     return float(alpha)
 
