@@ -140,6 +140,18 @@ def test_alphas_in_diffusers_names(
     assert np.array_equal(draw(other), draw(one))
 
 
+def test_any_name_is_one_of_its_own(kohya_file: Path, new_pipe: Callable[[], Pipe]) -> None:
+    """Also those of a torch module's own attributes, and those that differ in a sign alone."""
+    pipe = new_pipe()
+    names = ("half", "a b", "a_b", "lora_A")
+    for name in names:
+        load_lora(pipe, kohya_file, name)
+    set_lora_weights(pipe, dict.fromkeys(names, 0.0) | {"a_b": 1.0})
+    other = new_pipe()
+    load_lora(other, kohya_file)
+    assert np.array_equal(draw(pipe), draw(other))
+
+
 def test_dora(pipe: Pipe, new_pipe: Callable[[], Pipe], tmp_path: Path) -> None:
     unet = add_lora(pipe.unet, r=4, lora_alpha=4, target_modules=["to_q", "to_k"], use_dora=True)
     other = new_pipe()

@@ -92,9 +92,10 @@ def load_lora(pipe: Any, path: Path, name: str | None = None) -> LoraReport:
     """
     networks = networks_of(pipe)
     report, state = match_lora(path, networks)
-    adapter = adapter_name(name or plugin_name(path))
+    name = name or plugin_name(path)
+    adapter = adapter_name(name)
     if any(adapter in names for names in pipe.get_list_adapters().values()):
-        raise BridgeError(f"{_FLAG} {path}: there is a LoRA {adapter!r} already; rename one")
+        raise BridgeError(f"{_FLAG} {path}: there is a LoRA {name!r} already; rename one")
     try:
         with warnings.catch_warnings():
             # Several at once are what is asked for.
@@ -120,8 +121,11 @@ def set_lora_weights(pipe: Any, weights: Mapping[str, float]) -> None:
 
 
 def adapter_name(name: str) -> str:
-    """A name that torch takes for a module: it must hold no dot."""
-    return re.sub(r"\W", "_", name)
+    """A name that torch and peft take for a module, another one for each LoRA's name.
+
+    No dot may be in it, and it must not be one that a module has already, such as "half".
+    """
+    return "_" + re.sub(r"[\W_]", lambda sign: f"_{ord(sign[0]):x}_", name)
 
 
 def networks_of(pipe: Any) -> dict[str, nn.Module]:
