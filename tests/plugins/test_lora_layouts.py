@@ -150,6 +150,31 @@ def test_kohya_dora(pipe: Pipe, new_pipe: Callable[[], Pipe], tmp_path: Path) ->
     assert "stands beside no LoRA" in refusal(new_pipe(), path)
 
 
+def test_dora_of_a_text_encoder(pipe: Pipe, new_pipe: Callable[[], Pipe], tmp_path: Path) -> None:
+    text = add_lora(
+        pipe.text_encoder, r=2, lora_alpha=2, target_modules=["q_proj", "fc1"], use_dora=True
+    )
+    for key in text:
+        if "magnitude" in key:
+            text[key] = text[key] * 1.5
+    for module in pipe.text_encoder.modules():
+        if vectors := getattr(module, "lora_magnitude_vector", None):
+            vectors["made"].weight.data *= 1.5
+    state = {}
+    for key, tensor in text.items():
+        layer, _, matrix = key.removeprefix("text_model.").partition(".lora_")
+        name = f"lora_te_text_model_{layer.replace('.', '_')}"
+        if matrix.startswith("magnitude"):
+            state[f"{name}.dora_scale"] = tensor[:, None].contiguous()
+        else:
+            state[f"{name}.lora_{'down' if matrix[0] == 'A' else 'up'}.weight"] = tensor
+    save_file(state, tmp_path / "x.safetensors")
+    other = new_pipe()
+    report = load_lora(other, tmp_path / "x.safetensors")
+    assert (report.matched, report.unmatched) == (len(text), ())
+    np.testing.assert_allclose(draw(other), draw(pipe), atol=1e-5)
+
+
 def test_floats_of_8_bits(kohya_file: Path, new_pipe: Callable[[], Pipe], tmp_path: Path) -> None:
     small = {key: t.to(torch.float8_e4m3fn) for key, t in load_file(kohya_file).items()}
     save_file(small, kohya_file)

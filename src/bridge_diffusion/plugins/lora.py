@@ -268,7 +268,7 @@ def _load(pipe: Any, state: Mapping[str, Tensor], adapter: str) -> None:
             pipe.load_lora_into_unet(own, unet=network, _pipeline=pipe, **settings)
         else:
             # In this form stock finds every layer, whichever of them were trained.
-            own = {_old_name(key): tensor for key, tensor in own.items()}
+            own = {_old_name(key, adapter): tensor for key, tensor in own.items()}
             pipe.load_lora_into_text_encoder(
                 own, text_encoder=network, prefix=part, _pipeline=pipe, **settings
             )
@@ -282,7 +282,9 @@ def _forget(pipe: Any, adapter: str) -> None:
         pipe.unload_lora_weights()
 
 
-def _old_name(key: str) -> str:
+def _old_name(key: str, adapter: str) -> str:
+    if key.endswith(".lora_magnitude_vector"):  # transformers gives peft's name to the others only
+        return f"{key}.{adapter}.weight"
     return key.replace(".lora_A.", ".lora_linear_layer.down.").replace(
         ".lora_B.", ".lora_linear_layer.up."
     )
