@@ -175,6 +175,21 @@ def test_dora_of_a_text_encoder(pipe: Pipe, new_pipe: Callable[[], Pipe], tmp_pa
     np.testing.assert_allclose(draw(other), draw(pipe), atol=1e-5)
 
 
+def test_a_kernel_of_one_may_be_written_or_left_out(
+    kohya_file: Path, taught: tuple, new_pipe: Callable[[], Pipe]
+) -> None:
+    state = load_file(kohya_file)
+    for key, tensor in state.items():
+        if tensor.ndim == 2:
+            state[key] = tensor[..., None, None].contiguous()
+        elif tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
+            state[key] = tensor.flatten(1).contiguous()
+    save_file(state, kohya_file)
+    other = new_pipe()
+    assert load_lora(other, kohya_file).unmatched == ()
+    np.testing.assert_allclose(draw(other), draw(taught[2]), atol=1e-6)
+
+
 def test_floats_of_8_bits(kohya_file: Path, new_pipe: Callable[[], Pipe], tmp_path: Path) -> None:
     small = {key: t.to(torch.float8_e4m3fn) for key, t in load_file(kohya_file).items()}
     save_file(small, kohya_file)

@@ -220,9 +220,22 @@ def _fitting(
         module = getattr(module, "base_layer", module)
         if not isinstance(module, nn.Linear | nn.Conv2d):
             continue
+        tensor = _as_its_layer(match[2], tensor, module)
         _check_size(match[2], tensor, module, key, path)
         fit[key] = tensor
     return fit
+
+
+def _as_its_layer(matrix: str, tensor: Tensor, module: nn.Linear | nn.Conv2d) -> Tensor:
+    """A matrix with its layer's number of sides: some trainers leave a kernel of 1x1 out."""
+    if matrix == "lora_magnitude_vector":
+        return tensor
+    if isinstance(module, nn.Linear) and tensor.ndim == 4 and tensor.shape[2:] == (1, 1):
+        return tensor.flatten(1)
+    if isinstance(module, nn.Conv2d) and tensor.ndim == 2:
+        is_square = module.kernel_size == (1, 1) or matrix == "lora_B"
+        return tensor[..., None, None] if is_square else tensor
+    return tensor
 
 
 def _check_pairs(state: Mapping[str, Tensor], path: Path) -> None:
