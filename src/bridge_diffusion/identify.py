@@ -23,6 +23,7 @@ _KINDS_BY_KEY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Control-LoRA", ("lora_controlnet",)),
     ("LoRA", ("lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", "_lora.")),
     ("LoRA", ("lora_unet_", "lora_te", "lora_linear_layer.", ".lokr_", ".hada_", ".oft_")),
+    ("LoRA", ("base_model.model.",)),  # what peft saves, whatever the method
     ("Stable Diffusion checkpoint", ("model.diffusion_model.",)),
     ("ControlNet", ("controlnet_cond_embedding.", "input_hint_block.")),
     ("bridge branch", ("controlnet_down_blocks.",)),

@@ -39,13 +39,18 @@ _KOHYA_PARTS = {
     "lora_te1_": "text_encoder",
     "lora_te2_": "text_encoder_2",
 }
-# The first line with a mark in some key names the method; the more telling marks come first.
+# The first line with a mark in some key names the method; the more telling marks come first. ";"
+# stands for a key's end.
 _METHODS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("LoHa", (".hada_",)),
     ("LoKr", (".lokr_",)),
     ("OFT", (".oft_", "oft_blocks", "oft_diag")),
+    ("BOFT", (".boft_",)),
     ("IA3", (".on_input", ".ia3_")),
-    ("difference of whole weights", (".diff", ".diff_b")),
+    ("VeRA", (".vera_lambda_",)),
+    ("GLoRA", (".a1.weight", ".b1.weight")),
+    ("difference of whole weights", (".diff;", ".diff_b;")),
+    ("LoRA with trained norms", (".w_norm", ".b_norm")),
     ("LoCon with a middle matrix", (".lora_mid.",)),
     ("DoRA", (".dora_scale", ".lora_magnitude_vector")),
 )
@@ -162,7 +167,7 @@ def _layout(shapes: Shapes) -> Layout:
 
 def _method(shapes: Shapes) -> str:
     for method, marks in _METHODS:
-        if any(mark in key for key in shapes for mark in marks):
+        if any(mark in f"{key};" for key in shapes for mark in marks):
             return method
     convolutions = any(is_down(k) and len(s) == 4 and s[-1] > 1 for k, s in shapes.items())
     return "LoCon" if convolutions else "LoRA"

@@ -131,6 +131,8 @@ def test_keys_that_fit_nothing_are_told(
         (["lora_down.weight", "lora_mid.weight", "lora_up.weight"], "middle matrix"),
         (["lora_down.weight"], "a part of the file missing"),
         (["diff"], "difference of whole weights"),
+        (["a1.weight", "a2.weight", "b1.weight", "b2.weight"], "GLoRA"),
+        (["lora_down.weight", "lora_up.weight", "w_norm"], "trained norms"),
     ],
 )
 def test_what_diffusers_does_not_load(
@@ -140,6 +142,15 @@ def test_what_diffusers_does_not_load(
     path = tmp_path / "x.safetensors"
     save_file({f"{name}.{suffix}": torch.zeros(4, 4) for suffix in suffixes}, path)
     assert words in refusal(pipe, path)
+
+
+@pytest.mark.parametrize(("matrix", "method"), [("ia3_l", "IA3"), ("vera_lambda_b", "VeRA")])
+def test_what_peft_saves_of_other_methods(
+    pipe: Pipe, tmp_path: Path, matrix: str, method: str
+) -> None:
+    layer = "base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k"
+    save_file({f"{layer}.{matrix}": torch.zeros(32)}, tmp_path / "x.safetensors")
+    assert f"of the method {method}" in refusal(pipe, tmp_path / "x.safetensors")
 
 
 @pytest.mark.parametrize(
