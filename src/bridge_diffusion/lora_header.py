@@ -16,6 +16,7 @@ Layout = Literal["kohya", "dotted", "diffusers", "diffusers (old)", "peft", "unk
 KOHYA_PREFIXES = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_")
 # Names with dots, as ComfyUI and OneTrainer write them, and kohya's prefix of the same network.
 _DOTTED = {
+    "model.diffusion_model.": "lora_unet_",
     "diffusion_model.": "lora_unet_",
     "lora_unet.": "lora_unet_",
     "text_encoders.clip_l.transformer.": "lora_te1_",

@@ -25,7 +25,7 @@ NEW_NAMES = {
 
 
 @pytest.mark.parametrize("matrices", [{}, NEW_NAMES])
-@pytest.mark.parametrize("trainer", ["ComfyUI", "OneTrainer"])
+@pytest.mark.parametrize("trainer", ["ComfyUI", "OneTrainer", "whole model"])
 def test_names_with_dots(
     taught: tuple, new_pipe: Callable[[], Pipe], tmp_path: Path, trainer: str, matrices: dict
 ) -> None:
@@ -34,6 +34,7 @@ def test_names_with_dots(
     prefixes = {
         "ComfyUI": ("diffusion_model.", "text_encoders.clip_l.transformer."),
         "OneTrainer": ("lora_unet.", "lora_te."),
+        "whole model": ("model.diffusion_model.", "text_encoders.clip_l.transformer."),
     }[trainer]
     state = {}
     for prefix, tensors in zip(prefixes, (unet, text), strict=True):
