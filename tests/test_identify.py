@@ -33,6 +33,7 @@ def save(path: Path, *keys: str, width: int = 768) -> Path:
         ("lora_unet_down_blocks_0_attentions_0_to_k.hada_w1_a", "LoRA", None),
         ("transformer.single_transformer_blocks.0.x.lora_A.weight", "LoRA", "transformer"),
         ("lora_controlnet", "Control-LoRA", None),
+        ("lllite_unet_input_blocks_4_1_x.down.0.weight", "ControlNet-LLLite", None),
         ("ip_adapter.1.to_k_ip.weight", "IP-Adapter", "sd15"),
         ("adapter.body.0.resnets.0.block1.weight", "T2I-Adapter", None),
         ("controlnet_cond_embedding.conv_in.weight", "ControlNet", None),
@@ -157,3 +158,9 @@ def test_damaged_safetensors_are_a_clear_error(tmp_path: Path, data: bytes, cut:
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(BridgeError, match="check the path"):
         identify(tmp_path / "none")
+
+
+def test_a_controlnet_beside_the_whole_model_that_it_was_trained_on(tmp_path: Path) -> None:
+    """As the first ControlNets were published."""
+    keys = ("control_model.input_hint_block.0.weight", "model.diffusion_model.out.2.weight")
+    assert identify(save(tmp_path / "x.safetensors", *keys)).kind == "ControlNet"

@@ -21,6 +21,8 @@ _PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _KINDS_BY_KEY: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("IP-Adapter", ("image_proj.", "ip_adapter.")),  # some hold LoRAs besides
     ("Control-LoRA", ("lora_controlnet",)),
+    ("ControlNet-LLLite", ("lllite_",)),
+    ("ControlNet", ("control_model.",)),  # the first published ones hold a whole model besides
     ("LoRA", ("lora_up.", "lora_down.", "lora_A.", "lora_B.", "lora.up.", "lora.down.", "_lora.")),
     ("LoRA", ("lora_unet_", "lora_te", "lora_linear_layer.", ".lokr_", ".hada_", ".oft_")),
     ("LoRA", ("base_model.model.",)),  # what peft saves, whatever the method

@@ -118,6 +118,14 @@ def test_controlnets_that_do_not_belong(pipe: Pipe, net_folder: Path, tmp_path: 
     assert "does not fit the model" in message
 
 
+def test_a_controlnet_of_many_tasks(pipe: Pipe, net_folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "union.safetensors"
+    save_file(load_file(net_folder / WEIGHTS) | {"task_embedding": torch.zeros(6, 8)}, path)
+    assert "1 tensors that a ControlNet has not, the first task_embedding" in refusal(
+        load_controlnet, pipe, path
+    )
+
+
 @pytest.mark.parametrize("alone", [True, False])
 def test_damaged_controlnets(pipe: Pipe, net_folder: Path, tmp_path: Path, alone: bool) -> None:
     weights = tmp_path / "x.safetensors" if alone else net_folder / WEIGHTS

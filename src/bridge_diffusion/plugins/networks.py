@@ -28,6 +28,7 @@ from bridge_diffusion.reading import read_json
 _CONTROL_FLAG = "--control-net"
 _VAE_FLAG = "--vae"
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+_FIRST_OF_PICTURE = "controlnet_cond_embedding.conv_in.weight"  # diffusers names it so
 # Settings of the UNet that a ControlNet shares with every backbone that it fits.
 _ARCHITECTURE = ("cross_attention_dim", "block_out_channels", "layers_per_block")
 
@@ -52,6 +53,7 @@ def load_controlnet(pipe: Any, path: Path) -> ControlNetModel:
         check_family(file.identity, backbone_family(unet), _CONTROL_FLAG)
         config = _controlnet_config(unet, file.tensors)
         net = _from_single_file(ControlNetModel, file, config, unet.dtype, _CONTROL_FLAG)
+        _check_nothing_lost(file, net)
     for name in _ARCHITECTURE:
         theirs, ours = _plain(net.config[name]), _plain(unet.config[name])
         if theirs != ours:
@@ -60,6 +62,16 @@ def load_controlnet(pipe: Any, path: Path) -> ControlNetModel:
                 f"{ours}; give a ControlNet of the model's family"
             )
     return net
+
+
+def _check_nothing_lost(file: WeightFile, net: ControlNetModel) -> None:
+    """The libraries leave out what a ControlNet of many tasks has more."""
+    lost = file.tensors.keys() - net.state_dict()
+    if _FIRST_OF_PICTURE in file.tensors and lost:
+        raise BridgeError(
+            f"{_CONTROL_FLAG} {file.path} has {len(lost)} tensors that a ControlNet has not, the "
+            f"first {min(lost)}; give one for a single task, which is no union of several"
+        )
 
 
 def load_vae(pipe: Any, path: Path) -> AutoencoderKL | AutoencoderTiny:
@@ -161,11 +173,10 @@ def _from_single_file(
 
 def _controlnet_config(unet: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """That of a ControlNet for this UNet, with as many channels for the picture as the file has."""
-    first = "controlnet_cond_embedding.conv_in.weight"
     channels = []
-    if first in tensors:
+    if _FIRST_OF_PICTURE in tensors:
         step = 1  # each level of the embedding ends in blocks.1, blocks.3 ...
-        channels.append(tensors[first].shape[0])
+        channels.append(tensors[_FIRST_OF_PICTURE].shape[0])
         while (name := f"controlnet_cond_embedding.blocks.{step}.weight") in tensors:
             channels.append(tensors[name].shape[0])
             step += 2
