@@ -97,6 +97,12 @@ def test_folders_of_networks(bdm: Callable, model: Path, bridge: Path) -> None:
     assert [each["kind"] for each in shown] == ["bridge", "VAE"]
 
 
+def test_what_no_option_takes_does_not_load(bdm: Callable, model: Path, tmp_path: Path) -> None:
+    save_file({"something.weight": torch.zeros(2)}, tmp_path / "x.safetensors")
+    shown = bdm("plugins", tmp_path / "x.safetensors", model, "--model", model, "--json").json()
+    assert [each["loads"]["fits"] for each in shown] == [False, False]
+
+
 def test_what_is_shipped_is_listed_and_found_by_name(
     bdm: Callable, lora: Path, tmp_path: Path
 ) -> None:

@@ -161,6 +161,9 @@ def test_another_family(pipe: Pipe, xl_pipe: StableDiffusionXLPipeline, tmp_path
 def test_files_that_are_none(pipe: Pipe, tmp_path: Path) -> None:
     path = tmp_path / "mood.safetensors"
     assert "check the path" in refusal(pipe, path)
+    assert "is a folder of unknown content, not a textual inversion" in refusal(pipe, tmp_path)
+    save_file({"something.weight": vectors(2)}, path)
+    assert "is a file of tensors of no known kind, not" in refusal(pipe, path)
     save_file({"lora_unet_x.lora_up.weight": vectors(2)}, path)
     assert "give it with --lora" in refusal(pipe, path)
     save_file({"emb_params": torch.zeros(1, 2, WIDTH)}, path)

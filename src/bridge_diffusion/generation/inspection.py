@@ -18,6 +18,7 @@ from bridge_diffusion.plugins.files import (
     backbone_family,
     check_family,
     identify_plugin,
+    option_of,
     weights_hash,
 )
 from bridge_diffusion.plugins.lora import match_lora
@@ -168,6 +169,8 @@ def _fit(path: Path, identity: Identity, model: SimpleNamespace) -> Fit:
             return Fit(loads=True, message=str(report), parts=parts)
         if identity.kind == "textual inversion":
             return Fit(loads=True, message=f"as {check_embedding(model, path)!r}", parts={})
+        if option_of(identity.kind) is None:
+            return Fit(loads=False, message="it is no plug-in of a known kind", parts={})
         check_family(identity, backbone_family(model.unet), "")
     except BridgeError as error:
         return Fit(loads=False, message=str(error).strip(), parts={})

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.identify import Identity
+from bridge_diffusion.identify import Identity, identify
 from bridge_diffusion.plugins.files import (
     WeightFile,
     backbone_family,
@@ -92,6 +92,8 @@ def _read(
     path: Path,
 ) -> tuple[WeightFile, str, Mapping[str, Float[Tensor, "vectors width"]]]:
     """The file, its word, and its vectors by the suffix of the text encoder that reads them."""
+    if path.is_dir():
+        check_kind(identify(path), "textual inversion", _FLAG)
     file = read_weight_file(path)
     check_kind(file.identity, "textual inversion", _FLAG)
     names = [name for name in file.tensors if not name.startswith("string_to_token")]

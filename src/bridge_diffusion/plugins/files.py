@@ -128,7 +128,15 @@ def check_family(identity: Identity, family: str, flag: str) -> None:
         )
 
 
+def option_of(kind: str) -> str | None:
+    """The option that takes a plug-in of a kind; None where the kind is no plug-in's."""
+    option = _OPTION_OF.get(kind)
+    return None if option in ("--model", "--bridge") else option
+
+
 def _a(kind: str) -> str:
+    if kind == "safetensors":
+        return "a file of tensors of no known kind"
     return f"an {kind}" if kind == "IP-Adapter" else f"a {kind}"
 
 
