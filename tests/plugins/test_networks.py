@@ -298,6 +298,18 @@ def test_ip_adapters_that_do_not_belong(pipe: Pipe, ip_folder: Path) -> None:
     assert "cannot be loaded" in refusal(load_ip_adapter, pipe, path, 1.0)
 
 
+def test_ip_adapters_that_read_something_else(pipe: Pipe, ip_folder: Path) -> None:
+    """Another image encoder's features, or a face recogniser's numbers: told before drawing."""
+    path = ip_folder / "ip.safetensors"
+    state = ip_state(pipe.unet)
+    save_file(state | {"image_proj.proj.weight": torch.zeros(4 * 32, 24)}, path)
+    message = refusal(load_ip_adapter, pipe, path, 1.0)
+    assert "features of width 24, the image_encoder beside it gives 16" in message
+    save_file(state | {"ip_adapter.0.to_q_lora.down.weight": torch.zeros(4, 32)}, path)
+    assert "is a FaceID adapter" in refusal(load_ip_adapter, pipe, path, 1.0)
+    assert not hasattr(pipe.unet, "encoder_hid_proj") or pipe.unet.encoder_hid_proj is None
+
+
 def test_ip_adapters_that_are_not_there(pipe: Pipe, ip_folder: Path, kohya_file: Path) -> None:
     path = ip_folder / "ip.safetensors"
     assert "give it with --lora" in refusal(load_ip_adapter, pipe, kohya_file, 1.0)

@@ -1,19 +1,29 @@
 """IP-Adapter: a picture as a prompt of the backbone, beside the English one."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.identify import Identity
+from bridge_diffusion.identify import Identity, read_header
 from bridge_diffusion.plugins.files import (
     backbone_family,
     check_family,
     check_kind,
     identify_plugin,
+    read_weight_file,
 )
+from bridge_diffusion.reading import read_json
 
 _FLAG = "--ip-adapter"
 _ENCODER = "image_encoder"
+# An adapter's first layer, and the setting of the image encoder that its input is as wide as.
+_READS = (
+    ("image_proj.proj.weight", "projection_dim"),
+    ("image_proj.proj_in.weight", "hidden_size"),
+    ("image_proj.proj.0.weight", "hidden_size"),
+)
+_OF_FACES = ("_lora.", "perceiver_resampler.")
 
 
 def load_ip_adapter(pipe: Any, path: Path, scale: float) -> Identity:
@@ -36,6 +46,12 @@ def load_ip_adapter(pipe: Any, path: Path, scale: float) -> Identity:
             f"{_FLAG} {file}: there is no folder {_ENCODER} beside it; get the one that it was "
             "published with"
         )
+    settings = (
+        pipe.image_encoder.config.to_dict()
+        if encoder is None
+        else read_json(encoder / "config.json")
+    )
+    _check_encoder(file, settings)
     root = file.parent if encoder is None else encoder.parent
     try:
         pipe.load_ip_adapter(
@@ -53,6 +69,27 @@ def load_ip_adapter(pipe: Any, path: Path, scale: float) -> Identity:
         ) from error
     pipe.set_ip_adapter_scale(scale)
     return identity
+
+
+def _check_encoder(file: Path, settings: Mapping[str, Any]) -> None:
+    """The adapter reads what the image encoder gives; stock tells only while it draws."""
+    shapes = (
+        read_header(file).shapes
+        if file.suffix.lower() == ".safetensors"
+        else {key: tuple(each.shape) for key, each in read_weight_file(file).tensors.items()}
+    )
+    if any(mark in key for key in shapes for mark in _OF_FACES):
+        raise BridgeError(
+            f"{_FLAG} {file} is a FaceID adapter, which reads a face recogniser's numbers and not "
+            "a picture; give one without FaceID"
+        )
+    for key, setting in _READS:
+        width, given = (shapes.get(key) or (0,))[-1], settings.get(setting)
+        if width and given is not None and width != given:
+            raise BridgeError(
+                f"{_FLAG} {file} reads image features of width {width}, the {_ENCODER} beside it "
+                f"gives {given}; get the encoder that it was published with"
+            )
 
 
 def ip_adapter_files(path: Path) -> list[Path]:
