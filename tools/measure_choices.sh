@@ -7,6 +7,7 @@
 #
 #   BRIDGE=ar DATA="emoji:ar:native,weight=0.5 emoji:ar,weight=0.5" LIMIT=20000 IMAGES=20000 \
 #     tools/measure_choices.sh                    the same from a bridge that is there
+#   SEED=1 tools/measure_choices.sh plain         once more with other noise and order: plain-seed-1
 #
 # The table goes to ROOT/choices.md: probe accuracy on held-out scenes (PROBE pictures, the same for
 # all), loss at the end, images/s, memory. A training that was stopped goes on; one that is done is
@@ -16,7 +17,7 @@ cd "$(dirname "$0")/.."
 recipe=${RECIPE:-cpu} python=${PYTHON:-python3} device=${DEVICE:-cpu} data=${DATA:-emoji:zh}
 images=${IMAGES:-$([ "$recipe" = debug ] && echo 32 || echo 120000)}
 probe=${PROBE:-$([ "$recipe" = debug ] && echo 4 || echo 128)}
-root=${ROOT:-runs/choices-$recipe}
+root=${ROOT:-runs/choices-$recipe} seed=${SEED:-0}
 text=${TEXT_ENCODER:-src/bridge_diffusion/worlds/emoji/weights/bridges/zh/text_encoder}
 if [ -n "${BRIDGE:-}" ]; then start=(--bridge "$BRIDGE"); else start=(--text-encoder "$text"); fi
 for each in $data; do start+=(--data "$each"); done
@@ -43,9 +44,11 @@ if [ $# -gt 0 ]; then order=("$@"); fi
 set -f # --freeze has patterns
 for name in "${order[@]}"; do
   if [ -z "${options[$name]+given}" ]; then echo "no choice $name" >&2; exit 2; fi
+  out=$root/$name
+  if [ "$seed" != 0 ]; then out=$out-seed-$seed; fi
   echo "== $name"
   # shellcheck disable=SC2086 # the options of a choice are several words
   "${bdm[@]}" train "${start[@]}" ${LIMIT:+--limit $LIMIT} --recipe "$recipe" --images "$images" \
-    --probe "$probe" --out "$root/$name" --cache "$root/cache" --device "$device" ${options[$name]}
+    --probe "$probe" --seed "$seed" --out "$out" --cache "$root/cache" --device "$device" ${options[$name]}
 done
 "$python" tools/tabulate_choices.py "$root"
