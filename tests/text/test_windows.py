@@ -56,6 +56,15 @@ def test_a_cut_prompt_is_reported(encoder, caplog):
     assert len(caplog.messages[-1]) < 150
 
 
+def test_states_without_weights_stay_even_if_their_mean_is_zero() -> None:
+    hidden = torch.tensor([[[1.0, -1.0], [2.0, -2.0]], [[1.0, 2.0], [3.0, 4.0]]])
+    weights = torch.tensor([[1.0, 1.0], [1.0, 2.0]])
+    out = w.weigh_restoring_mean(hidden, weights)
+    assert torch.equal(out[0], hidden[0])
+    assert out[1].mean() == pytest.approx(2.5)
+    assert not torch.equal(out[1], hidden[1])
+
+
 def test_restored_mean_and_power():
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(2, 9, 8, generator=generator) + 1

@@ -117,12 +117,13 @@ def weigh_restoring_mean(
 
     The rule of AUTOMATIC1111's web UI and of the paper's release, over all positions and channels
     and in float32. Prompts that the community shares were tuned with it. It is ill-conditioned
-    where the mean is close to zero.
+    where the mean is close to zero; a sample whose weights are all 1 stays as it is.
     """
     weighted = hidden * weights.to(hidden)[..., None]
     before = hidden.float().mean(dim=(-2, -1), keepdim=True)
     after = weighted.float().mean(dim=(-2, -1), keepdim=True)
-    return weighted * (before / after).to(hidden)
+    plain = (weights == 1).all(dim=-1)[..., None, None]
+    return weighted * torch.where(plain, 1, before / after).to(hidden)
 
 
 def weigh_restoring_power(
