@@ -49,6 +49,21 @@ def test_tensorboard_gets_curves_and_samples(tmp_path: Path) -> None:
     assert events.Images("samples")[0].step == 16
 
 
+def test_a_line_before_the_first_entry_names_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("bridge_diffusion.training.journal._PLAIN_LINE_SECONDS", 0)
+    config = LoopConfig(run_dir=tmp_path, images=64, batch_size=16, trackers=())
+    with Journal(config, 0) as told:
+        told.advance(16)
+        told.scalars({"loss": 0.5}, 16)
+        told.advance(32)
+    before, after = capsys.readouterr().err.splitlines()
+    assert before.startswith("16/64 images, ")
+    assert "loss not yet" in before
+    assert "loss 0.5000" in after
+
+
 def test_without_a_tracker_the_folder_still_has_the_curves(tmp_path: Path) -> None:
     with journal(tmp_path) as told:
         told.scalars({"loss": 0.5}, 16)

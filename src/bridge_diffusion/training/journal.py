@@ -38,17 +38,19 @@ class Journal:
         self._curves = CurveFile(config.run_dir, images)
         self._first = self._logged = images
         self._started = self._last_line = self._logged_at = time.monotonic()
-        self._loss = float("nan")
+        self._loss = "not yet"
         self._bar = Progress(
             TextColumn("{task.completed:,.0f}/{task.total:,.0f} images"),
             BarColumn(),
-            TextColumn("{task.fields[rate]:.1f} images/s, loss {task.fields[loss]:.4f},"),
+            TextColumn("{task.fields[rate]:.1f} images/s, loss {task.fields[loss]},"),
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("left"),
             console=self._console,
             disable=not (self._show and self._console.is_terminal),
         )
-        self._task = self._bar.add_task("", total=self._total, completed=images, rate=0.0, loss=0.0)
+        self._task = self._bar.add_task(
+            "", total=self._total, completed=images, rate=0.0, loss=self._loss
+        )
 
     def __enter__(self) -> "Journal":
         self._bar.start()
@@ -78,12 +80,13 @@ class Journal:
             minutes = (self._total - images) / max(1e-9, rate) / 60
             self.say(
                 f"{images:,}/{self._total:,} images, {rate:.1f} images/s, "
-                f"loss {self._loss:.4f}, {minutes:.0f} min left"
+                f"loss {self._loss}, {minutes:.0f} min left"
             )
 
     def scalars(self, values: Mapping[str, float], images: int) -> None:
         """Means of the training since the last entry, beside them its speed and memory."""
-        self._loss = values.get("loss", self._loss)
+        if "loss" in values:
+            self._loss = f"{values['loss']:.4f}"
         told = joined(values)
         if images > self._logged:
             seconds = max(1e-9, time.monotonic() - self._logged_at)
