@@ -76,10 +76,10 @@ def test_a_trained_branch_is_stored_as_its_change(trained: Path, ship: Ship) -> 
     change = torch.outer(torch.linspace(-1, 1, len(weight)), torch.ones(weight.shape[1]))
     weight += change
     bridge.save_pretrained(trained)
-    with pytest.raises(SystemExit, match="give --rank, or ship without --base"):
+    with pytest.raises(SystemExit, match="give --bytes, or ship without --base"):
         ship(trained)
     assert not (trained.parent / "weights" / "bridges" / "ar").exists()
-    folder = ship(trained, "--rank", "1")
+    folder = ship(trained, "--bytes", "1000")
     before = weights_hash(identify(folder), PARTS)
     loaded = Bridge.from_pretrained(folder).branch.state_dict()[MATRIX]
     torch.testing.assert_close(loaded, weight, atol=2e-3, rtol=2e-3)
