@@ -5,8 +5,8 @@
 #   tools/measure_choices.sh plain min-snr lora   some of them
 #   RECIPE=debug tools/measure_choices.sh         minutes: does the whole way work? Says nothing else.
 #
-#   BRIDGE=ar DATA="emoji:ar:native,weight=0.5 emoji:ar,weight=0.5" LIMIT=20000 IMAGES=20000 \
-#     tools/measure_choices.sh                    the same from a bridge that is there
+#   BRIDGE=runs/languages/text-ar/export DATA="emoji:ar:native,weight=0.5 emoji:ar,weight=0.5" \
+#     LIMIT=20000 IMAGES=20000 PROBE=104 tools/measure_choices.sh    the same from a bridge that is there
 #   SEED=1 tools/measure_choices.sh plain         once more with other noise and order: plain-seed-1
 #
 # The table goes to ROOT/choices.md: probe accuracy on held-out scenes (PROBE pictures, the same for
