@@ -179,3 +179,66 @@ def test_long_names_and_links(tmp_path: Path) -> None:
         opened.addfile(link)
     data = TarShards([tar])
     assert [data[i].key for i in range(len(data))] == [f"x.tar/{name}"]
+
+
+def test_members_may_come_in_any_order(tmp_path: Path) -> None:
+    tar = tmp_path / "x.tar"
+    members = [
+        ("./._a.png", b"\0\5\x16\7"),
+        ("./a.png", RED),
+        ("b.txt", b"green"),
+        ("._a.txt", b"\xff\xfe"),
+        ("./a.txt", b"red"),
+        ("b.png", GREEN),
+        ("./a.png", GREEN),  # another sample of the same name, as of tars put together
+        ("./a.txt", b"green too"),
+    ]
+    with tarfile.open(tar, "w") as opened:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            opened.addfile(member, BytesIO(content))
+    data = TarShards([tar])
+    assert [data[i].captions[0] for i in range(len(data))] == ["red", "green", "green too"]
+    assert data[1].image.getpixel((0, 0)) == data[2].image.getpixel((0, 0))
+    assert data.left_out == {}
+
+
+@pytest.mark.parametrize(
+    ("was", "now"),
+    [
+        (b'"png": [', b'"png": [-'),
+        (b'"png"', b'"pngx"'),
+        (b'"left_out": {}', b'"left_out": []'),
+        (b'"samples": 1', b'"samples": "1"'),
+    ],
+)
+def test_an_index_that_cannot_be_is_not_used(tmp_path: Path, was: bytes, now: bytes) -> None:
+    tar = write_tar(tmp_path / "x.tar", {"a.png": RED, "a.txt": b"red"})
+    open_index(tar)
+    whole = index_file(tar).read_bytes()
+    assert was in whole
+    index_file(tar).write_bytes(whole.replace(was, now))
+    assert TarShards([tar])[0].captions == ("red",)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_damaged_index_is_made_anew_or_told(
+    tmp_path_factory: pytest.TempPathFactory, draw: st.DataObject
+) -> None:
+    tar = write_tar(
+        tmp_path_factory.mktemp("index") / "x.tar",
+        {"a.png": RED, "a.txt": b"red", "b.png": GREEN, "b.txt": b"green"},
+    )
+    open_index(tar)
+    whole = index_file(tar).read_bytes()
+    start = draw.draw(st.integers(0, len(whole) - 1))
+    end = draw.draw(st.integers(start, min(len(whole), start + 9)))
+    junk = draw.draw(st.sampled_from([b"", b"-", b"9", b"[]", b"{}", b'"', b"null", b"x"]))
+    index_file(tar).write_bytes(whole[:start] + junk + whole[end:])
+    with contextlib.suppress(BridgeError):
+        data = TarShards([tar])
+        for index in range(min(len(data), 9)):
+            with contextlib.suppress(UnusablePair):
+                assert data[index].captions

@@ -1,11 +1,12 @@
 """Where the members of a tar lie: found once, kept beside it, so that pairs can be read at random.
 
     shard-000.tar.index.jsonl
-        {"format": 1, "size": ..., "mtime_ns": ..., "sha256": ..., "samples": ..., ...}
+        {"format": 2, "size": ..., "mtime_ns": ..., "sha256": ..., "samples": ..., ...}
         ["000000012", {"jpg": [1536, 20311], "txt": [22528, 34]}]       offset and length in bytes
         ...
 
-Members of one name up to its first dot are one sample, as in WebDataset. The index is used while
+Members of one name up to its first dot are one sample, as in WebDataset, wherever in the tar they
+are; a second member of the same name and extension begins another sample. The index is used while
 the tar has the size and time that it was made at, and made anew when the content has changed.
 """
 
@@ -23,7 +24,7 @@ from bridge_diffusion.images.writing import write_file
 
 _log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 _BLOCK = 512  # bytes: a tar is made of such blocks, and ends with two that are zero
 PICTURE_EXTENSIONS = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff")
 TEXT_EXTENSIONS = ("txt", "caption", "json")
@@ -104,17 +105,30 @@ def read_samples(tar: Path, index: TarIndex) -> list[Sample]:
         try:
             rows = [json.loads(line) for line in file.read_bytes().splitlines()[1:]]
             found = [
-                Sample(key, {name: (a, b) for name, (a, b) in places.items()})
+                Sample(key, {name: _inside(place, index.size) for name, place in places.items()})
                 for key, places in rows
             ]
         except (OSError, ValueError, TypeError, AttributeError):
             found = []
-        if len(found) == index.samples:
+        if len(found) == index.samples and all(map(_has_picture, found)):
             return found
     _, samples = _look_through(tar, index.sha256)
     if len(samples) != index.samples:
-        raise BridgeError(f"{tar} has changed while it is in use; start again")
+        file.unlink(missing_ok=True)
+        raise BridgeError(
+            f"{tar} has changed while it is in use, or its index was damaged; start again"
+        )
     return samples
+
+
+def _inside(place: Any, size: int) -> Place:
+    """Offset and length as an index file has them. ValueError if they are none in the tar."""
+    offset, length = place
+    if not (isinstance(offset, int) and isinstance(length, int)):
+        raise ValueError(place)
+    if not 0 <= offset <= offset + length <= size:
+        raise ValueError(place)
+    return offset, length
 
 
 def _kept_index(file: Path) -> TarIndex | None:
@@ -124,6 +138,9 @@ def _kept_index(file: Path) -> TarIndex | None:
             values: Any = json.loads(opened.readline())
         if values.keys() != {one.name for one in fields(TarIndex)} or values["format"] != _FORMAT:
             return None
+        blank = TarIndex(size=0, mtime_ns=0, sha256="", samples=0)
+        if any(type(value) is not type(getattr(blank, name)) for name, value in values.items()):
+            return None
         return TarIndex(**values)
     except (OSError, ValueError, AttributeError, TypeError):
         return None
@@ -131,32 +148,29 @@ def _kept_index(file: Path) -> TarIndex | None:
 
 def _look_through(tar: Path, digest: str) -> tuple[TarIndex, list[Sample]]:
     state = tar.stat()
+    found: list[tuple[str, dict[str, Place]]] = []
+    newest: dict[str, dict[str, Place]] = {}
+    damage = ""
+    try:
+        for name, place in _members(tar, state.st_size):
+            key, extension = _split(name)
+            if not key or key.endswith("/"):
+                continue  # hidden: macOS puts `._cat.jpg` before `cat.jpg`
+            if key not in newest or extension in newest[key]:
+                newest[key] = {}
+                found.append((key, newest[key]))
+            newest[key][extension] = place
+    except _Damaged as error:
+        damage = str(error)
     samples: list[Sample] = []
     left_out: dict[str, str] = {}
-    damage = ""
-    key, members = "", dict[str, Place]()
-
-    def finish() -> None:
-        if not members:
-            return
-        if not any(name in members for name in PICTURE_EXTENSIONS):
+    for key, members in found:
+        if not _has_picture(Sample(key, members)):
             left_out[key] = "no picture"
         elif not any(name in members for name in TEXT_EXTENSIONS):
             left_out[key] = "no caption"
         else:
-            samples.append(Sample(key, dict(members)))
-
-    try:
-        for name, place in _members(tar, state.st_size):
-            stem, extension = _split(name)
-            if stem != key:
-                finish()
-                key, members = stem, {}
-            members[extension] = place
-        finish()
-    except _Damaged as error:
-        finish()
-        damage = str(error)
+            samples.append(Sample(key, members))
     index = TarIndex(
         size=state.st_size,
         mtime_ns=state.st_mtime_ns,
@@ -166,6 +180,10 @@ def _look_through(tar: Path, digest: str) -> tuple[TarIndex, list[Sample]]:
         left_out=left_out,
     )
     return index, samples
+
+
+def _has_picture(sample: Sample) -> bool:
+    return any(name in sample.members for name in PICTURE_EXTENSIONS)
 
 
 class _Damaged(Exception):
