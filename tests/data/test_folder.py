@@ -116,3 +116,10 @@ def test_pixels_are_the_middle_square_from_minus_one_to_one() -> None:
     pixels = to_pixels(fit_square(image, 20))
     assert torch.equal(pixels, torch.ones(3, 20, 20))
     assert to_pixels(Image.new("RGB", (1, 1))).min() == -1
+
+
+def test_only_the_formats_of_pictures_are_tried(tmp_path: Path) -> None:
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    put(tmp_path, "a.png", "红").write_bytes(postscript)
+    with pytest.raises(UnreadablePicture, match="of no known format, or damaged"):
+        PairFolder(tmp_path)[0]

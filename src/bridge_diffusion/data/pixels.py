@@ -13,6 +13,9 @@ from torch import Tensor
 from bridge_diffusion.data.pairs import UnreadablePicture
 from bridge_diffusion.images.reading import UndecodablePicture, decode_rgb
 
+# Pillow hands others, such as EPS, to programs of the system.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+
 
 def read_picture(source: Path | BinaryIO, key: str) -> Image.Image:
     """Decode a file to RGB: turned as its EXIF says, transparency on white, 16 bits made 8.
@@ -20,7 +23,7 @@ def read_picture(source: Path | BinaryIO, key: str) -> Image.Image:
     UnreadablePicture if the file cannot be decoded to the end.
     """
     try:
-        return decode_rgb(source)
+        return decode_rgb(source, formats=_FORMATS)
     except UndecodablePicture as error:
         raise UnreadablePicture(key, str(error)) from error
 
