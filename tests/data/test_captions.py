@@ -1,10 +1,18 @@
 """Captions from JSON objects and rows, as the world's tools write them."""
 
+import unicodedata
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge_diffusion.data.captions import Said, in_language, said_in_record, speaks
+from bridge_diffusion.data.captions import (
+    Said,
+    in_language,
+    said_in_record,
+    said_in_text,
+    speaks,
+)
 from bridge_diffusion.errors import BridgeError
 
 
@@ -72,3 +80,10 @@ def test_any_json_gives_texts_or_an_error(record: dict) -> None:
         return
     assert all(text.strip() == text != "" for text in said.captions)
     assert not said.languages or len(said.languages) == len(said.captions)
+
+
+def test_letters_are_composed() -> None:
+    apart = unicodedata.normalize("NFD", "빨간 별")
+    assert apart != "빨간 별"
+    assert said_in_text(apart).captions == ("빨간 별",)
+    assert said_in_record({"caption": apart}).captions == ("빨간 별",)

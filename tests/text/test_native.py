@@ -1,5 +1,6 @@
 import json
 import shutil
+import unicodedata
 
 import pytest
 import torch
@@ -272,3 +273,8 @@ def test_weights_in_shards(chinese_clip_folder, encoder, tmp_path):
     assert (tmp_path / "model.safetensors.index.json").is_file()
     loaded = NativeTextEncoder.from_pretrained(tmp_path)
     assert torch.equal(loaded.encode(["红包"]).hidden, encoder.encode(["红包"]).hidden)
+
+
+def test_letters_that_are_taken_apart_are_read_as_written(encoder):
+    apart = unicodedata.normalize("NFD", "café 별")
+    assert encoder.tokenize(apart).ids == encoder.tokenize("café 별").ids

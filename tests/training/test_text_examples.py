@@ -1,4 +1,5 @@
 import logging
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,11 @@ def test_parallel_text(tmp_path: Path):
     assert read_parallel_text(file) == [("red fox", "红狐狸"), ("a", "甲")]
 
 
+def test_letters_of_parallel_text_are_composed(tmp_path: Path):
+    (tmp_path / "text.tsv").write_text(unicodedata.normalize("NFD", "star\t별"), encoding="utf-8")
+    assert read_parallel_text(tmp_path / "text.tsv") == [("star", "별")]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -129,6 +135,8 @@ def test_parallel_text(tmp_path: Path):
         (b"a\t \n", "line 1"),
         (b"\n", "holds no pair"),
         (b"\xff\xfe\x00", "cannot be read as UTF-8"),
+        ("a\tb\n".encode("utf-16-le"), "is not UTF-8 text; save it as UTF-8"),
+        ("a\tb\u2028c\nd\n".encode(), "line 2"),
     ],
 )
 def test_parallel_text_of_another_form(tmp_path: Path, content, message):

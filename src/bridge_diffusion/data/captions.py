@@ -1,6 +1,11 @@
-"""What is said of a picture: from a text file, or from a JSON object or row of a table."""
+"""What is said of a picture: from a text file, or from a JSON object or row of a table.
+
+Texts are composed (Unicode's NFC), as keyboards write them: to a tokenizer, the same letters taken
+apart, as some systems store them, are other letters.
+"""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +34,8 @@ class Said:
 
 def said_in_text(text: str) -> Said:
     """A caption a line; empty lines are left out."""
-    return Said(tuple(line.strip() for line in text.splitlines() if line.strip()))
+    lines = unicodedata.normalize("NFC", text).splitlines()
+    return Said(tuple(line.strip() for line in lines if line.strip()))
 
 
 def said_in_record(record: Mapping[str, Any], fields: Sequence[str] = ()) -> Said:
@@ -45,6 +51,7 @@ def said_in_record(record: Mapping[str, Any], fields: Sequence[str] = ()) -> Sai
     english = record.get(_ENGLISH_FIELD) or ""
     if not isinstance(english, str):
         raise BridgeError(f"{_ENGLISH_FIELD!r} holds {_kind(english)}; write one text")
+    _check_text(english, _ENGLISH_FIELD)
     if fields:
         found = [(name, record.get(name)) for name in fields]
     elif names := [name for name in CAPTION_FIELDS if record.get(name) is not None]:
@@ -87,7 +94,8 @@ def _tagged(value: Any, name: str, tag: str = "") -> Iterable[tuple[str, str]]:
     if value is None:
         return
     if isinstance(value, str):
-        if text := " ".join(value.split()):
+        _check_text(value, name)
+        if text := " ".join(unicodedata.normalize("NFC", value).split()):
             yield tag, text
     elif isinstance(value, Mapping) and not tag:
         for key, texts in value.items():
@@ -104,6 +112,15 @@ def _tagged(value: Any, name: str, tag: str = "") -> Iterable[tuple[str, str]]:
             f"{name} holds {_kind(value)}; a text, a list of texts, or an object of them by "
             "language tag is allowed"
         )
+
+
+def _check_text(text: str, name: str) -> None:
+    """BridgeError for half a character, which JSON can hold and no file of text can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(text[error.start]):x}"
+        raise BridgeError(f"{name} holds {half}, half a character; write it whole") from error
 
 
 def _kind(value: Any) -> str:

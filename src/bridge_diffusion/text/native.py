@@ -1,6 +1,7 @@
 """The native text encoder: prompts of any language => hidden states for a branch."""
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ class NativeTextEncoder:
     def tokenize(self, prompt: str) -> WeightedTokens:
         """Token ids and weights of a prompt; beyond the last window it is cut, with a warning."""
         own = self.encoding.special_ids == "tokenizer"
-        pieces = parse_prompt(prompt, full_width=own)
+        pieces = parse_prompt(unicodedata.normalize("NFC", prompt), full_width=own)
         limit = self.encoding.max_windows * self.encoding.body
         return tokenize_pieces(pieces, self.tokenizer, limit)
 

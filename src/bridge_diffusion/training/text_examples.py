@@ -7,6 +7,7 @@ read at every step. Some pairs are held out and never trained on.
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -158,10 +159,13 @@ def read_parallel_text(path: Path) -> list[tuple[str, str]]:
     Raises `BridgeError` for a file that cannot be read and for a line of another form.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise BridgeError(f"{path} cannot be read as UTF-8 text ({error})") from error
+    if "\0" in text:  # of UTF-16, each Latin letter is followed by one
+        raise BridgeError(f"{path} is not UTF-8 text; save it as UTF-8")
     pairs = []
+    lines = unicodedata.normalize("NFC", text).split("\n")  # as editors count, not at U+2028
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
