@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises `BridgeError` where it is missing or none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise BridgeError(f"{path} is missing: is the folder complete?") from None
     except (OSError, ValueError, RecursionError) as error:

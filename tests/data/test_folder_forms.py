@@ -72,3 +72,68 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, files: dict, words: str) -
             PairFolder(tmp_path)
     else:
         assert PairFolder(tmp_path)[0].captions == ("b",)
+
+
+def test_files_of_other_systems(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {
+            "IMG_1.PNG": RED,
+            "IMG_1.TXT": "红",
+            "._IMG_1.PNG": b"\0\5\x16\7",
+            "._IMG_1.txt": b"\0\5\x16\7\xff\xfe",
+            ".ipynb_checkpoints/IMG_1.png": RED,
+            ".ipynb_checkpoints/IMG_1.txt": "old",
+            "b.png": RED,
+            "b.json": b"\xef\xbb\xbf" + json.dumps({"caption": "from json"}).encode(),
+        },
+    )
+    data = PairFolder(tmp_path)
+    assert [(pair.key, pair.captions) for pair in (data[i] for i in range(len(data)))] == [
+        ("IMG_1.PNG", ("红",)),
+        ("b.png", ("from json",)),
+    ]
+    assert data.left_out == {}
+
+
+def test_folders_that_are_links_are_read_once(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere", {"a.png": RED, "a.txt": "红"})
+    pictures = tmp_path / "pictures"
+    put(pictures, {"b.png": RED, "b.txt": "红"})
+    (pictures / "more").symlink_to(tmp_path / "elsewhere")
+    (pictures / "round").symlink_to(pictures)
+    data = PairFolder(pictures)
+    assert [data[i].key for i in range(len(data))] == ["b.png", "more/a.png"]
+
+
+def test_rows_end_where_their_line_does(tmp_path: Path) -> None:
+    rows = [
+        {"file_name": "a.png", "text": "红\u2028红\x85色"},
+        {"file_name": "b.png", "text": "红"},
+    ]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows)
+    put(tmp_path, {"a.png": RED, "b.png": RED, "metadata.jsonl": lines})
+    assert len(PairFolder(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", "nyota".encode("utf-16-le"), "not UTF-8 text; save it as UTF-8"),
+        ("metadata.csv", "file_name,text\na.png," + "x" * 200_000, "cannot be read as CSV"),
+        ("a.json", '{"caption": "\\ud83c"}', r"caption holds \\ud83c, half a character"),
+        ("a.json", '{"zh": "a", "english": "\\udc00"}', r"english holds \\udc00"),
+    ],
+)
+def test_texts_that_are_none_are_one_line(
+    tmp_path: Path, name: str, content: bytes | str, said: str
+) -> None:
+    put(tmp_path, {"a.png": RED, name: content})
+    with pytest.raises(BridgeError, match=said):
+        PairFolder(tmp_path)
+
+
+def test_where_no_picture_is_found_the_endings_are_told(tmp_path: Path) -> None:
+    put(tmp_path, {"a.heic": b"x", "a.txt": "红"})
+    with pytest.raises(BridgeError, match=r"0 pictures .* pictures are \.bmp, .*\.jpg"):
+        PairFolder(tmp_path)

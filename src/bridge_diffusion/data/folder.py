@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -29,7 +30,8 @@ class PairFolder:
     the picture's row in a `metadata.jsonl` or `metadata.csv` of its folder or of one above it, as
     Hugging Face's image folders have them (`said_in_record`). Pictures without a caption are left
     out and listed in `without_caption`. Order: by path. What an English prompt beside a caption may
-    say ("watercolor", "on a beach") stands in `cat.en.txt`, on one line.
+    say ("watercolor", "on a beach") stands in `cat.en.txt`, on one line. Hidden files and folders
+    are not looked at.
     """
 
     def __init__(self, folder: Path, *, fields: Sequence[str] = ()) -> None:
@@ -42,7 +44,9 @@ class PairFolder:
         self._folder, self._fields = folder, tuple(fields)
         self._files: list[Path] = []
         self._said: list[Said] = []
-        found = sorted(path for path in folder.rglob("*") if path.is_file())
+        found = _files_below(folder)
+        # `IMG_1.TXT` lies beside `IMG_1.JPG`; where there is an `IMG_1.txt` too, that one counts.
+        self._beside = {path.with_suffix(path.suffix.lower()): path for path in found}
         pictures = [path for path in found if path.suffix.lower() in _PICTURES]
         rows = _rows([path for path in found if path.name in _TABLES])
         without: list[str] = []
@@ -62,7 +66,8 @@ class PairFolder:
         if not self._files:
             raise BridgeError(
                 f"{folder} holds no picture with a caption: put a .txt file of the same name "
-                f"beside each picture ({len(without)} pictures without one found)"
+                f"beside each picture ({len(without)} pictures without one found; pictures are "
+                f"{', '.join(sorted(_PICTURES))})"
             )
 
     def __len__(self) -> int:
@@ -131,15 +136,41 @@ class PairFolder:
         said = Said()
         for suffix in TEXT_SUFFIXES if not self._fields else ():
             if not said.captions:
-                said = said_in_text(_text(picture.with_suffix(suffix)))
-        file = picture.with_suffix(".json")
-        if not said.captions and file.is_file():
+                said = said_in_text(self._text_beside(picture, suffix))
+        file = self._beside.get(picture.with_suffix(".json"))
+        if not said.captions and file is not None:
             said = _with_place(file, read_json(file), self._fields)
         if not said.captions and picture in rows:
             place, record = rows[picture]
             said = _with_place(place, record, self._fields)
-        english = _english(picture.with_suffix(".en.txt")) or said.english
+        english = self._english(picture) or said.english
         return Said(said.captions, said.languages, english)
+
+    def _english(self, picture: Path) -> str:
+        lines = said_in_text(self._text_beside(picture, ".en.txt")).captions
+        if len(lines) > 1:
+            file = picture.with_suffix(".en.txt")
+            raise BridgeError(f"{file} has {len(lines)} lines; write the English text on one")
+        return lines[0] if lines else ""
+
+    def _text_beside(self, picture: Path, suffix: str) -> str:
+        """The text of the file of that suffix beside a picture; "" if there is none."""
+        file = self._beside.get(picture.with_suffix(suffix))
+        return "" if file is None else _text(file)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files but hidden ones, by path; folders that are links are looked into once."""
+    files: list[Path] = []
+    seen: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in files if path.is_file())
 
 
 def _with_place(place: Any, record: dict[str, Any], fields: Sequence[str]) -> Said:
@@ -165,10 +196,14 @@ def _rows(tables: Sequence[Path]) -> dict[Path, tuple[str, dict[str, Any]]]:
 def _records(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     text = _text(table)
     if table.suffix == ".csv":
-        for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), start=1):
-            yield number, {name: value for name, value in row.items() if name is not None}
+        try:
+            for number, row in enumerate(csv.DictReader(io.StringIO(text, newline="")), start=1):
+                yield number, {name: value for name, value in row.items() if name is not None}
+        except csv.Error as error:
+            raise BridgeError(f"{table} cannot be read as CSV ({error})") from error
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    # JSON may hold other ends of lines, as U+2028, as they stand.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -180,18 +215,11 @@ def _records(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, record
 
 
-def _english(file: Path) -> str:
-    lines = said_in_text(_text(file)).captions
-    if len(lines) > 1:
-        raise BridgeError(f"{file} has {len(lines)} lines; write the English text on one")
-    return lines[0] if lines else ""
-
-
 def _text(file: Path) -> str:
-    """A file's text; "" if there is no such file."""
-    if not file.is_file():
-        return ""
     try:
-        return file.read_text(encoding="utf-8-sig")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise BridgeError(f"{file} is not UTF-8 text; save it as UTF-8") from error
+    if "\0" in text:  # of UTF-16, each Latin letter is followed by one
+        raise BridgeError(f"{file} is not UTF-8 text; save it as UTF-8")
+    return text
