@@ -32,7 +32,13 @@ from bridge_diffusion.training.optimizer import initial_state
 from bridge_diffusion.training.parallel import shared_loss, whole, without_averaging
 from bridge_diffusion.training.prefetching import Drawn, prefetched
 from bridge_diffusion.training.processes import ALONE, LostProcess, Processes, lost_processes
-from bridge_diffusion.training.run_folder import exported_images, note_export, open_together
+from bridge_diffusion.training.run_folder import (
+    check_run,
+    exported_images,
+    note_export,
+    occupied,
+    open_together,
+)
 from bridge_diffusion.training.seeds import sample_generators, stream_seed
 from bridge_diffusion.training.task import Scored, ShardableTask, Task
 
@@ -70,14 +76,30 @@ def train(
     the loop's into run_dir/config.json, and must be the same when the run is continued.
     `processes` are those that train together; every one of them calls this alike.
 
-    BridgeError: the folder holds another run; the disk is full; the loss is not finite; another
-    process is lost, in which case the first one saves the last whole step.
+    BridgeError: the folder holds another run, or another command trains in it; the disk is full;
+    the loss is not finite; another process is lost, in which case the first one saves the last
+    whole step.
     """
     assert config.processes == processes.count
     if config.shard and not isinstance(task, ShardableTask):
         raise BridgeError("--shard is for branches; this training has no large net to split")
     started = time.monotonic()
-    open_together(config, details or {}, processes)
+    with ExitStack() as stack:
+        if processes.is_first:
+            check_run(config, details or {})
+            stack.enter_context(occupied(config.run_dir))
+        open_together(config, details or {}, processes)
+        return _train(task, config, details, processes, started)
+
+
+def _train(
+    task: Task,
+    config: LoopConfig,
+    details: Mapping[str, Any] | None,
+    processes: Processes,
+    started: float,
+) -> TrainResult:
+    """`train` in a folder that is this run's; started: when, by the monotonic clock."""
     state = initial_state(task.module, config, processes)
     folder, export = config.run_dir / "checkpoints", config.run_dir / "export"
     if newest := checkpoints(folder)[-1:]:

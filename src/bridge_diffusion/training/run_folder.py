@@ -1,17 +1,22 @@
 """The folder of a run knows what it holds: its resolved configuration is written before step 0."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.images.writing import write_file
 from bridge_diffusion.training.config import FREE_ON_RESUME, LoopConfig
 from bridge_diffusion.training.processes import Processes
+from bridge_diffusion.writing import clear_write_errors
 
 _FILE = "config.json"
 _EXPORTED = "exported.json"
+_LOCK = ".lock"
 
 
 def check_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
@@ -21,7 +26,7 @@ def check_run(config: LoopConfig, details: Mapping[str, Any]) -> None:
         _check_same_run(file, _described(config, details))
     elif config.run_dir.exists() and not config.run_dir.is_dir():
         raise BridgeError(f"{config.run_dir} is a file; give another folder for the run")
-    elif config.run_dir.is_dir() and any(config.run_dir.iterdir()):
+    elif config.run_dir.is_dir() and any(p.name != _LOCK for p in config.run_dir.iterdir()):
         raise BridgeError(
             f"{config.run_dir} is not empty and holds no training run; give another folder"
         )
@@ -43,6 +48,28 @@ def open_together(config: LoopConfig, details: Mapping[str, Any], processes: Pro
     processes.wait()
 
 
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Have a folder to oneself; a process that is killed gives it free.
+
+    BridgeError if another process, started by itself, writes into it.
+    """
+    lock = FileLock(folder / _LOCK)
+    with clear_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise BridgeError(
+                f"another process writes into {folder} now: wait for its end, or give another "
+                "folder"
+            ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def read_settings(run_dir: Path) -> dict[str, dict[str, Any]]:
     """The resolved settings of a run: "loop" and "task". BridgeError if there is no run."""
     file = run_dir / _FILE
@@ -58,11 +85,14 @@ def read_settings(run_dir: Path) -> dict[str, dict[str, Any]]:
 
 
 def exported_images(run_dir: Path) -> int | None:
-    """After how many images run_dir/export was made; None if it was not."""
+    """After how many images run_dir/export was made; None if it was not, or is not known."""
     file = run_dir / _EXPORTED
     if not file.is_file() or not (run_dir / "export").is_dir():
         return None
-    return int(json.loads(file.read_text(encoding="utf-8"))["images"])
+    try:
+        return int(json.loads(file.read_text(encoding="utf-8"))["images"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def note_export(run_dir: Path, images: int) -> None:
