@@ -24,6 +24,7 @@ from bridge_diffusion.training.parts import load_backbone, load_text_encoder
 from bridge_diffusion.training.prepared import PreparedExamples, prepared_folder
 from bridge_diffusion.training.preparing import prepare_data
 from bridge_diffusion.training.request import TrainRequest
+from bridge_diffusion.training.run_folder import occupied
 
 Make = Callable[..., PrepareRequest]
 
@@ -209,15 +210,30 @@ def test_a_damaged_shard_is_named(make: Make) -> None:
     request = make(near_duplicates=0)
     prepare_data(request)
     file = request.out / "00000.safetensors"
-    file.write_bytes(file.read_bytes()[:-40])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-40])
     with pytest.raises(BridgeError, match=r"00000\.safetensors is damaged or missing"):
         train_branch(train_request(request))
+    prepare_data(request)
+    assert file.read_bytes() == whole
+    file.write_bytes(whole[:-40] + bytes(40))
+    prepare_data(request)
+    assert file.read_bytes() == whole
+    file.write_bytes(whole[:-40])
     (request.out / "manifest.json").unlink()
     with pytest.raises(BridgeError, match=r"00000\.safetensors is damaged .*; delete it and give"):
         prepare_data(request)
     file.unlink()
     prepare_data(request)
     assert len(PreparedExamples(request.out)) == 2
+
+
+def test_two_commands_do_not_write_into_one_folder(make: Make) -> None:
+    request = make()
+    prepare_data(request)
+    with occupied(request.out), pytest.raises(BridgeError, match="another process writes into"):
+        prepare_data(request)
+    prepare_data(request)
 
 
 def test_a_manifest_of_other_software_is_no_prepared_data(make: Make, pairs: Path) -> None:

@@ -217,9 +217,13 @@ def finish_shard(out: Path, number: int, kept: Sequence[int]) -> dict[str, str] 
         pairs = zip(shard.pairs, shard.items, strict=True)
         items = [item for index, item in pairs if index in wanted]
         dataclasses.replace(shard, pairs=list(kept), items=items).write(file)
+    return {"file": file.name, "sha256": file_hash(file)}
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file's content."""
     with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return {"file": file.name, "sha256": digest}
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def shard_file(out: Path, number: int) -> Path:

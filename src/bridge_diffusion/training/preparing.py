@@ -13,6 +13,7 @@ Who makes the shards is an engine's business: this process, or a Ray cluster.
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -42,12 +43,16 @@ from bridge_diffusion.training.preparation import (
     Encoder,
     Job,
     Reader,
+    file_hash,
     finish_shard,
     is_made,
     make_shard,
     read_measures,
 )
 from bridge_diffusion.training.prepared_folder import FORMAT, MANIFEST, STARTED
+from bridge_diffusion.training.run_folder import occupied
+
+_log = logging.getLogger(__name__)
 
 
 class Engine(Protocol):
@@ -87,6 +92,14 @@ def prepare_data(request: PrepareRequest) -> Report:
     )
     started = _identity(job, dataset, encoder)
     _start(request.out, started)
+    with occupied(request.out):
+        return _prepare(job, dataset, encoder, started)
+
+
+def _prepare(job: Job, dataset: PairDataset, encoder: Encoder, started: dict[str, Any]) -> Report:
+    """What is left to do in a folder that is this command's."""
+    request = job.request
+    _drop_damaged(request.out)
     if _is_whole(job):
         return _report(job, dataset)
     missing = [number for number in job.shards if not is_made(job, number)]
@@ -183,6 +196,17 @@ def _start(folder: Path, identity: dict[str, Any]) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BridgeError(f"{folder} is not empty and holds no prepared data; give another --out")
     write_file(json.dumps(wanted, ensure_ascii=False, indent=1).encode(), file)
+
+
+def _drop_damaged(out: Path) -> None:
+    """Delete the shards that are not what the manifest says, so that they are made anew."""
+    if not (out / MANIFEST).is_file():
+        return
+    for each in read_json(out / MANIFEST)["shards"]:
+        file = out / each["file"]
+        if file.is_file() and file_hash(file) != each["sha256"]:
+            _log.warning("%s is damaged, and is made anew", file)
+            file.unlink()
 
 
 def _is_whole(job: Job) -> bool:
