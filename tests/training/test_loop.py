@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,6 +19,7 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training import checkpoint
 from bridge_diffusion.training.config import LoopConfig
 from bridge_diffusion.training.loop import train
+from bridge_diffusion.training.run_folder import occupied
 from bridge_diffusion.training.seeds import draw_each, stream_generator
 
 
@@ -259,6 +261,41 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoints/00000004/model.safetensors").write_bytes(b"\0" * 20)
     with pytest.raises(BridgeError, match=r"00000004 cannot be read .* delete this folder"):
         train(Denoise(), options(tmp_path))
+
+
+@pytest.mark.parametrize("state", ["{}", "[]", '{"images": null, "step": 1}'])
+def test_a_damaged_state_is_named(tmp_path: Path, state: str) -> None:
+    train(Denoise(), options(tmp_path, time_limit=1e-6))
+    (tmp_path / "checkpoints/00000004/state.json").write_text(state)
+    with pytest.raises(BridgeError, match=r"00000004 cannot be read .* delete this folder"):
+        train(Denoise(), options(tmp_path))
+
+
+def test_what_was_exported_is_exported_again_where_it_is_not_known(tmp_path: Path) -> None:
+    train(Denoise(), options(tmp_path))
+    (tmp_path / "exported.json").write_text("{")
+    shutil.rmtree(tmp_path / "export")
+    (tmp_path / "export").mkdir()
+    train(Denoise(), options(tmp_path))
+    assert exported(tmp_path)
+
+
+def test_two_commands_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    train(Denoise(), options(tmp_path, time_limit=1e-6))
+    written = (tmp_path / "config.json").read_bytes()
+    with (
+        occupied(tmp_path),
+        pytest.raises(BridgeError, match=r"another process writes into .* wait for its end"),
+    ):
+        train(Denoise(), options(tmp_path, images=80))
+    assert (tmp_path / "config.json").read_bytes() == written
+    assert train(Denoise(), options(tmp_path)).finished
+
+
+def test_a_command_that_was_killed_before_it_wrote_is_given_again(tmp_path: Path) -> None:
+    with occupied(tmp_path):
+        pass
+    assert train(Denoise(), options(tmp_path)).finished
 
 
 def test_sample_grids_are_kept(tmp_path: Path) -> None:

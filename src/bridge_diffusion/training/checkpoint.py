@@ -91,11 +91,13 @@ class TrainingState:
     def load(self, folder: Path) -> None:
         """Take the state from a checkpoint. BridgeError if it is damaged or of another model."""
         try:
-            counts = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            found = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+            images, step = int(found["images"]), int(found["step"])
+            skipped = int(found.get("skipped", 0))
             weights = load_file(folder / "model.safetensors")
             moments = load_file(folder / "optimizer.safetensors")
             average = None if self.ema is None else load_file(folder / "ema.safetensors")
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise BridgeError(
                 f"the checkpoint {folder} cannot be read ({error}); delete this folder to go on "
                 "from the one before it"
@@ -105,10 +107,9 @@ class TrainingState:
         if self.ema is not None and average is not None:
             shadows = dict(zip(parameters, self.ema.shadow_params, strict=True))
             _copy(average, shadows, folder / "ema.safetensors")
-            self.ema.optimization_step = counts["step"] - counts.get("skipped", 0)
+            self.ema.optimization_step = step - skipped
         self._load_moments(moments, parameters, folder / "optimizer.safetensors")
-        self.images, self.step = counts["images"], counts["step"]
-        self.skipped = counts.get("skipped", 0)
+        self.images, self.step, self.skipped = images, step, skipped
 
     def _load_moments(
         self, moments: dict[str, Tensor], parameters: dict[str, nn.Parameter], file: Path
