@@ -84,6 +84,13 @@ def test_a_lora_trains_little_and_is_exported_merged(
     assert torch.equal(exported.state_dict()[frozen], whole.state_dict()[frozen])
 
 
+def test_loras_are_no_larger_than_what_they_stand_for(new_bridge: NewBridge) -> None:
+    branch = new_bridge().branch
+    most = max(min(m.weight.shape) for m in branch.modules() if isinstance(m, torch.nn.Linear))
+    with pytest.raises(BridgeError, match=f"--lora-rank is {most + 1}, and no matrix"):
+        choose_weights(branch, lora_rank=most + 1, freeze=(), seed=0)
+
+
 def test_a_merged_branch_computes_what_its_loras_do(new_bridge: NewBridge) -> None:
     branch = new_bridge().branch.eval()
     choose_weights(branch, lora_rank=2, freeze=(), seed=0)

@@ -38,7 +38,8 @@ def choose_weights(
         seed: Of the LoRAs' first weights.
 
     Raises:
-        BridgeError: A pattern matches no weight, or nothing is left to train.
+        BridgeError: A pattern matches no weight, nothing is left to train, or LoRAs of that rank
+            were larger than what they stand for.
     """
     names = [name for name, _ in branch.named_parameters()]
     for pattern in freeze:
@@ -125,6 +126,16 @@ def _add_lora(branch: BridgeBranch, rank: int, seed: int) -> None:
     projects = branch.config.projected_from is not None
     layers = [*_LORA_LAYERS, *(_READING_LAYERS if projects else [])]
     trained_whole = [*_TRAINED_WHOLE, *([] if projects else [f"*.{n}.*" for n in _READING_LAYERS])]
+    most = max(
+        min(module.weight.shape)
+        for name, module in branch.named_modules()
+        if isinstance(module, nn.Linear) and name.endswith(tuple(layers))
+    )
+    if rank > most:
+        raise BridgeError(
+            f"--lora-rank is {rank}, and no matrix that it is for has a higher rank than {most}: "
+            "give a smaller one, or leave it out to train all weights"
+        )
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=layers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
