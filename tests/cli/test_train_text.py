@@ -116,6 +116,18 @@ def test_an_encoder_from_translations_and_further_from_its_export(
     assert encoder.model.dtype == torch.float16
 
 
+def test_few_pairs_are_one_batch(bdm: Callable, clip: Path, tmp_path: Path) -> None:
+    text, out = tmp_path / "text.tsv", tmp_path / "run"
+    text.write_text("".join(f"{english}\t{native}\n" for native, english in WORDS.items()))
+    arguments = ("--parallel", text, "--teacher", clip, "--out", out, *SMALL[:-2])
+    outcome = bdm("train-text", *arguments)
+    assert outcome.code == 0, outcome.err
+    assert json.loads((out / "config.json").read_text())["loop"]["batch_size"] == len(WORDS)
+    outcome = bdm("train-text", *arguments, "--batch-size", 5)
+    assert outcome.code == 2
+    assert "a batch of 5 is more than the 4 pairs to train on; give --batch-size 4" in outcome.err
+
+
 def test_a_dry_run_prints_all_settings(bdm: Callable, tmp_path: Path) -> None:
     given = ("--data", "pairs", "--image-tower", "clip", "--out", tmp_path / "run")
     settings = json.loads(bdm("train-text", *given, "--dry-run").out)
@@ -135,6 +147,7 @@ def test_a_dry_run_prints_all_settings(bdm: Callable, tmp_path: Path) -> None:
         (("--parallel", "x", "--teacher", "y", "--train-image-tower"), "needs --data"),
         (("--data", "x", "--image-tower", "y", "--hold-out", "1"), "hold_out is 1.0"),
         (("--data", "x", "--image-tower", "y", "--layers", "0"), "layers is 0"),
+        (("--parallel", "x", "--teacher", "y", "--limit", "-1"), "limit is -1, it must be 1"),
         (("--data", "x", "--image-tower", "y", "--minutes", "0"), "--minutes is 0, it must"),
         (("--data", "x", "--image-tower", "nowhere"), "'nowhere' is not a folder"),
         (("--parallel", "nowhere.tsv", "--teacher", "y"), "nowhere.tsv cannot be read"),

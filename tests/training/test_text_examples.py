@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import CLIPConfig, CLIPVisionModelWithProjection
 
+from bridge_diffusion.data.pairs import FirstPairs
 from bridge_diffusion.data.pixels import to_pixels
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.text_examples import (
@@ -91,6 +92,12 @@ def test_unreadable_pictures_are_skipped_and_named(make_colours, tower, tmp_path
     assert len(seen) == 8
     assert source.skipped == {"blue": "truncated"}
     assert caplog.text.count("skipped: blue") == 1
+
+
+def test_pictures_none_of_which_can_be_read(make_colours):
+    pictures = LivePictures(FirstPairs(make_colours(broken=0), 1), size=8, batch_size=1, seed=0)
+    with pytest.raises(BridgeError, match="none of the 1 pictures can be read; look at "):
+        pictures.captions()
 
 
 def test_a_batch_larger_than_the_data(make_colours):

@@ -32,7 +32,8 @@ def train_text(
         raise BridgeError("--out is missing; give a folder for the run, such as runs/text")
     request = TextTrainRequest(**given)
     if dry_run:
-        settings = dataclasses.asdict(request) | {"lr": request.learning_rate}
+        settings = dataclasses.asdict(request)
+        settings |= {"lr": request.learning_rate, "batch_size": request.largest_batch}
         typer.echo(json.dumps(settings, indent=2, default=str, ensure_ascii=False))
         return
 

@@ -27,7 +27,7 @@ from bridge_diffusion.text.native import check_fit
 from bridge_diffusion.training.branch_reading import BranchReading
 from bridge_diffusion.training.task import Batch
 from bridge_diffusion.training.text_encoder import retrieval
-from bridge_diffusion.training.text_examples import shuffled_order, split_pairs
+from bridge_diffusion.training.text_examples import fitting_batch, shuffled_order, split_pairs
 
 _PICKS = 32  # queries of each layer that a step compares
 _COMPARED = 16  # queries whose readings tell held-out captions apart
@@ -52,7 +52,7 @@ class TaughtStates:
         store: TensorStore,
         pairs: Sequence[tuple[str, str]],
         *,
-        batch_size: int,
+        batch_size: int | None,
         seed: int,
         hold_out: float,
     ) -> None:
@@ -64,7 +64,8 @@ class TaughtStates:
         self._store, self._pairs = store, pairs
         self._places = {caption: i for i, caption in enumerate(store.notes)}
         self._training, self.held_out = split_pairs(list(range(len(pairs))), hold_out)
-        self._order = shuffled_order(self._training, batch_size, seed, _EMPTY)
+        self.batch_size = fitting_batch(batch_size, len(self._training))
+        self._order = shuffled_order(self._training, self.batch_size, seed, _EMPTY)
 
     def __call__(self, index: int) -> tuple[States, list[str]]:
         picks = self._order.batch(index)

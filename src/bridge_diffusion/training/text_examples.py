@@ -29,6 +29,7 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.examples import Progress
 from bridge_diffusion.training.order import ShuffledOrder
 from bridge_diffusion.training.text_encoder import HeldOut
+from bridge_diffusion.training.text_request import PAIRS_OF_STEP
 from bridge_diffusion.training.text_towers import ImageTower, TeacherTower
 
 _MOST_HELD_OUT = 1000  # pairs: retrieval among more is slow to read and says no more
@@ -38,14 +39,15 @@ class CachedTargets:
     """Features that were encoded once, with one of their captions each. Batches by index."""
 
     def __init__(
-        self, store: TensorStore, *, batch_size: int, seed: int, hold_out: float = 0.0
+        self, store: TensorStore, *, batch_size: int | None, seed: int, hold_out: float = 0.0
     ) -> None:
         """A store as the `cache_…` functions make it; `hold_out`: part of the pairs."""
         self._store = store
         self.skipped = unreadable(store)
         """Unreadable pictures: why, by name."""
         self._training, held_out = split_pairs(readable(store), hold_out)
-        self._order = shuffled_order(self._training, batch_size, seed)
+        self.batch_size = fitting_batch(batch_size, len(self._training))
+        self._order = shuffled_order(self._training, self.batch_size, seed)
         self.held_out = _held_out(
             [store[i][0].float() for i in held_out],
             [store.notes[i]["captions"] for i in held_out],
@@ -72,14 +74,15 @@ class LivePictures:
         dataset: PairDataset,
         *,
         size: int,
-        batch_size: int,
+        batch_size: int | None,
         seed: int,
         hold_out: float = 0.0,
     ) -> None:
         """Unreadable pictures are skipped and noted in `skipped`; the next one stands in."""
         self._pairs, self._size = ReadablePairs(dataset), size
         self._training, held_out = split_pairs(list(range(len(dataset))), hold_out)
-        self._order = shuffled_order(self._training, batch_size, seed)
+        self.batch_size = fitting_batch(batch_size, len(self._training))
+        self._order = shuffled_order(self._training, self.batch_size, seed)
         pairs = [pair for i in held_out if (pair := self._pairs.pair(i)) is not None]
         self.held_out = _held_out(
             [self._pixels(pair) for pair in pairs], [pair.captions for pair in pairs]
@@ -100,8 +103,13 @@ class LivePictures:
 
     def captions(self) -> list[str]:
         """All captions that are trained on; reads every picture once."""
-        pairs = [self._pairs.pair(i) for i in self._training]
-        return [text for pair in pairs if pair is not None for text in pair.captions]
+        pairs = [pair for i in self._training if (pair := self._pairs.pair(i)) is not None]
+        if not pairs:
+            first = next(iter(self.skipped))
+            raise BridgeError(
+                f"none of the {len(self._training)} pictures can be read; look at {first}"
+            )
+        return [text for pair in pairs for text in pair.captions]
 
     def _pixels(self, pair: Pair) -> Float[Tensor, "3 size size"]:
         return to_pixels(fit_square(pair.image, self._size))
@@ -191,6 +199,11 @@ def _finite(features: Tensor, what: str) -> Float[Tensor, "batch features"]:
     return features.float().cpu()
 
 
+def fitting_batch(asked: int | None, pairs: int) -> int:
+    """The batch that was asked for; the usual one, or all pairs where there are fewer, if none."""
+    return min(PAIRS_OF_STEP, pairs) if asked is None else asked
+
+
 def shuffled_order(
     training: Sequence[int], batch_size: int, seed: int, caption_dropout: float = 0.0
 ) -> ShuffledOrder:
@@ -198,7 +211,7 @@ def shuffled_order(
     if batch_size > len(training):
         raise BridgeError(
             f"a batch of {batch_size} is more than the {len(training)} pairs to train on; "
-            "choose a smaller batch"
+            f"give --batch-size {len(training)} or less, or more pairs"
         )
     return ShuffledOrder(
         len(training), batch_size=batch_size, caption_dropout=caption_dropout, seed=seed

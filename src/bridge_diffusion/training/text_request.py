@@ -10,6 +10,9 @@ from bridge_diffusion.training.config import check_stall_minutes, seconds_in
 NEW_TOWER = "new"
 """In place of a folder: an image tower without weights, to be trained."""
 
+PAIRS_OF_STEP = 256
+"""Where the user names no batch size, and where there are as many."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TextTrainRequest:
@@ -55,9 +58,9 @@ class TextTrainRequest:
     export says, if none is given."""
     images: int = 500_000
     """Length of the whole run, in pairs."""
-    batch_size: int = 256
+    batch_size: int | None = None
     """Pairs of a step in each process; pictures are told from all others of their step, so more is
-    better."""
+    better. 256, or all pairs where there are fewer, if none is given."""
     lr: float | None = None
     """Peak learning rate; 5e-4 for a new text encoder and 5e-5 for another if none is given."""
     hold_out: float = 0.02
@@ -118,9 +121,9 @@ class TextTrainRequest:
             raise BridgeError(f"hold_out is {self.hold_out}, it must be from 0 to below 1")
         seconds_in(self.minutes)
         check_stall_minutes(self.stall_minutes)
-        for name in ("layers", "vocabulary"):
-            if getattr(self, name) < 1:
-                raise BridgeError(f"{name} is {getattr(self, name)}, it must be 1 or more")
+        for name in ("layers", "vocabulary", "limit"):
+            if (count := getattr(self, name)) is not None and count < 1:
+                raise BridgeError(f"{name} is {count}, it must be 1 or more")
 
     @property
     def learning_rate(self) -> float:
@@ -128,6 +131,11 @@ class TextTrainRequest:
         if self.lr is not None:
             return self.lr
         return 5e-4 if self.start is None else 5e-5
+
+    @property
+    def largest_batch(self) -> int:
+        """Pairs of a step in each process, where there are enough of them."""
+        return PAIRS_OF_STEP if self.batch_size is None else self.batch_size
 
     @property
     def new_width(self) -> int:

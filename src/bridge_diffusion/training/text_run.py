@@ -75,19 +75,22 @@ def train_text_encoder(request: TextTrainRequest) -> TextRun:
 
 
 def _train_together(request: TextTrainRequest, device: str, processes: Processes) -> TextRun:
-    config = _loop_config(request, device, processes.count)
+    config = _loop_config(request, device, processes.count, request.largest_batch)
     task: TextEncoderTask | BranchTextTask
     examples: CachedTargets | LivePictures | None = None
     with processes.first_alone():
         if request.bridge is not None:
             task, details = branch_text_task(request, device, show=processes.is_first)
+            batch = task.examples.batch_size
         else:
             task, details, examples = _text_encoder_task(request, device, processes)
+            batch = examples.batch_size
+    config = _loop_config(request, device, processes.count, batch)
     try:
         result = train(task, config, details, processes)
     except torch.OutOfMemoryError as error:
         raise BridgeError(
-            f"a batch of {request.batch_size} pairs does not fit in the memory of {device}: give a "
+            f"a batch of {batch} pairs does not fit in the memory of {device}: give a "
             "smaller --batch-size"
         ) from error
     skipped = processes.merged({} if examples is None else examples.skipped)
@@ -120,8 +123,10 @@ def _text_encoder_task(
     return task, _details(request, lesson, tower, encoding), lesson.examples
 
 
-def _loop_config(request: TextTrainRequest, device: str, processes: int) -> LoopConfig:
-    step = request.batch_size * processes
+def _loop_config(
+    request: TextTrainRequest, device: str, processes: int, batch_size: int
+) -> LoopConfig:
+    step = batch_size * processes
     return LoopConfig(
         processes=processes,
         optimizer=request.optimizer,
@@ -129,7 +134,7 @@ def _loop_config(request: TextTrainRequest, device: str, processes: int) -> Loop
         nan_limit=request.nan_limit,
         run_dir=request.out,
         images=request.images,
-        batch_size=request.batch_size,
+        batch_size=batch_size,
         learning_rate=request.learning_rate,
         warmup_images=request.images // 20,
         schedule="cosine",
