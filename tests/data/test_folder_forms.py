@@ -133,6 +133,12 @@ def test_texts_that_are_none_are_one_line(
         PairFolder(tmp_path)
 
 
+def test_where_the_named_fields_are_nowhere(tmp_path: Path) -> None:
+    put(tmp_path, {"a.png": RED, "a.txt": "红"})
+    with pytest.raises(BridgeError, match="has one in zh or ja; name other fields, or leave"):
+        PairFolder(tmp_path, fields=("zh", "ja"))
+
+
 def test_where_no_picture_is_found_the_endings_are_told(tmp_path: Path) -> None:
     put(tmp_path, {"a.heic": b"x", "a.txt": "红"})
     with pytest.raises(BridgeError, match=r"0 pictures .* pictures are \.bmp, .*\.jpg"):

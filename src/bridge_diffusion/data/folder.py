@@ -64,10 +64,15 @@ class PairFolder:
         }
         """What is no pair: why, by name."""
         if not self._files:
+            how = "put a .txt file of the same name beside each picture"
+            if fields:
+                how = (
+                    f"no .json file or row has one in {' or '.join(fields)}; name other fields, or "
+                    "leave captions= out"
+                )
             raise BridgeError(
-                f"{folder} holds no picture with a caption: put a .txt file of the same name "
-                f"beside each picture ({len(without)} pictures without one found; pictures are "
-                f"{', '.join(sorted(_PICTURES))})"
+                f"{folder} holds no picture with a caption: {how} ({len(without)} pictures without "
+                f"one found; pictures are {', '.join(sorted(_PICTURES))})"
             )
 
     def __len__(self) -> int:
