@@ -64,6 +64,20 @@ def test_the_debug_recipe_has_its_golden_loss(request_for: TrainRequest) -> None
     assert "红色" in report
 
 
+def test_captions_that_the_text_encoder_cannot_read_are_told(
+    request_for: TrainRequest, pairs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = replace(request_for, images=4)
+    for name in ("1", "green"):
+        (pairs / f"{name}.txt").write_text("红色", encoding="utf-8")
+    train_branch(short)
+    assert "does not know" not in caplog.text
+    (pairs / "red.txt").write_text("samaki ಠ", encoding="utf-8")
+    train_branch(replace(short, out=short.out.with_name("other")))
+    assert "1 of 3 captions have letters or words" in caplog.text
+    assert "'samaki ಠ'" in caplog.text
+
+
 def test_live_encoding_trains_the_same_way(request_for: TrainRequest) -> None:
     run = train_branch(replace(request_for, cached=False, images=16))
     assert run.result.finished

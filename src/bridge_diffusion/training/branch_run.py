@@ -1,6 +1,8 @@
 """From a request to a trained bridge: load the parts, encode the data, train."""
 
 import dataclasses
+import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from bridge_diffusion.data.store import module_hash
 from bridge_diffusion.data.views import MixedPairs
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.generation.loading import choose_device
+from bridge_diffusion.text import NativeTextEncoder
 from bridge_diffusion.training.backbone import Pipeline, backbone_of
 from bridge_diffusion.training.branch import BranchOptions, BranchTask
 from bridge_diffusion.training.config import LoopConfig, seconds_in
@@ -28,6 +31,7 @@ from bridge_diffusion.training.examples import (
     cache_texts,
     captions_of,
     english_of,
+    not_known,
 )
 from bridge_diffusion.training.grouped_order import GroupedOrder, weighted_groups
 from bridge_diffusion.training.loop import TrainResult, train
@@ -42,6 +46,11 @@ from bridge_diffusion.training.report import finish_run
 from bridge_diffusion.training.request import TrainRequest
 from bridge_diffusion.training.run_folder import check_run
 from bridge_diffusion.training.starting import starting_bridge
+
+_log = logging.getLogger(__name__)
+
+_LOOKED_AT = 2000  # captions
+_MANY_UNKNOWN = 0.05  # of them: some have a rare sign in every large set
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,8 +200,25 @@ def _encode_once(
     captions = captions_of(pictures)
     with counting("encoding captions", len({"", *captions}), show=show) as count:
         texts = cache_texts(cache, captions, bridge.text_encoder, progress=count)
+    _tell_not_known(bridge.text_encoder, captions)
     english = cache_english(cache, said, pipe) if (said := english_of(pictures)) else None
     return CachedExamples(pictures, texts, english)
+
+
+def _tell_not_known(text: NativeTextEncoder, captions: Sequence[str]) -> None:
+    """Warn of many captions that the text encoder cannot read; looks at some from all over."""
+    different = list(dict.fromkeys(captions))
+    some = different[:: math.ceil(len(different) / _LOOKED_AT) or 1]
+    unknown = not_known(text, some) if some else []
+    if unknown and len(unknown) >= _MANY_UNKNOWN * len(some):
+        _log.warning(
+            "%d of %d captions have letters or words that the text encoder does not know, which "
+            "all mean the same to it, such as %r: train it on texts that have them, or take "
+            "another one",
+            len(unknown),
+            len(some),
+            unknown[0],
+        )
 
 
 def _sample_prompts(data: PairDataset | PreparedExamples, count: int) -> tuple[str, ...]:
