@@ -80,3 +80,13 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == [
         f"bdm: error: nothing at {tmp_path / 'none'}; check the path"
     ]
+
+
+def test_ctrl_c_says_that_it_was() -> None:
+    program = (
+        "import sys\nfrom bridge_diffusion.cli import main\n"
+        "@main.app.command()\ndef wait() -> None: raise KeyboardInterrupt\n"
+        "sys.argv = ['bdm', 'wait']\nmain.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "bdm: interrupted\n")

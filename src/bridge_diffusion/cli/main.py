@@ -73,6 +73,9 @@ app.add_typer(world.app, name="world")
 app.add_typer(evaluate.app, name="evaluate")
 
 
+_INTERRUPTED = 130  # how typer ends at Ctrl-C
+
+
 def main() -> NoReturn:
     """Run `bdm`; a user's mistake is one line on standard error and exit code 2."""
     try:
@@ -83,4 +86,8 @@ def main() -> NoReturn:
         message = " ".join(str(error).split())
         print(f"{error_prefix()} {message}", file=sys.stderr)
         sys.exit(2)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            print("bdm: interrupted", file=sys.stderr)
+        raise
     sys.exit(0)
