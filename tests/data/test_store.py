@@ -73,6 +73,15 @@ def test_a_full_disk_leaves_no_half_shard(tmp_path: Path, monkeypatch: pytest.Mo
     assert [file.name for file in tmp_path.rglob("*.*")] == ["00000.safetensors"]
 
 
+@pytest.mark.parametrize("index", ["[]", "{}", '{"items": null}', "{"])
+def test_a_damaged_index_is_named(tmp_path: Path, index: str) -> None:
+    build_store(tmp_path, {}, 11, Encoder())
+    (file,) = tmp_path.rglob("index.json")
+    file.write_text(index)
+    with pytest.raises(BridgeError, match="is damaged"):
+        build_store(tmp_path, {}, 11, Encoder())
+
+
 def test_a_damaged_store_is_named(tmp_path: Path) -> None:
     build_store(tmp_path, {}, 11, Encoder())
     (file,) = tmp_path.rglob("00001.safetensors")

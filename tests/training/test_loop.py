@@ -292,6 +292,14 @@ def test_two_commands_do_not_train_in_one_folder(tmp_path: Path) -> None:
     assert train(Denoise(), options(tmp_path)).finished
 
 
+def test_a_file_in_the_place_of_a_folder_is_told(tmp_path: Path) -> None:
+    train(Denoise(), options(tmp_path, time_limit=1e-6))
+    shutil.rmtree(tmp_path / "checkpoints")
+    (tmp_path / "checkpoints").touch()
+    with pytest.raises(BridgeError, match=r"could not be written .*Not a directory"):
+        train(Denoise(), options(tmp_path))
+
+
 def test_a_command_that_was_killed_before_it_wrote_is_given_again(tmp_path: Path) -> None:
     with occupied(tmp_path):
         pass

@@ -56,7 +56,7 @@ class TensorStore:
             self.notes: list[Any] = []
             for shard in self._shards:
                 self.notes.extend(json.loads(shard.metadata()["notes"]))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise BridgeError(f"the cache {folder} is damaged ({error}); delete it") from error
 
     def __len__(self) -> int:

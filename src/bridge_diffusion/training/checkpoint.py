@@ -27,7 +27,10 @@ from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.training.parallel import put, whole
 from bridge_diffusion.writing import system_error_number
 
-_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
+_DISK_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO),
+    errno.ENOTDIR,
+}
 _UNFINISHED = ".unfinished"
 _REPLACED = ".replaced"
 

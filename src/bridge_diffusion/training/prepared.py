@@ -159,7 +159,7 @@ class _Shard:
             names = [name for name in opened.keys() if not name.endswith("_ends")]  # noqa: SIM118
             self._rows = {name: opened.get_slice(name) for name in names}
             self._ends = {name: opened.get_tensor(f"{name}_ends").tolist() for name in names}
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise BridgeError(
                 f"{file} is damaged or missing ({error}); run bdm data prepare again"
             ) from error
