@@ -228,6 +228,25 @@ def test_a_damaged_shard_is_named(make: Make) -> None:
     assert len(PreparedExamples(request.out)) == 2
 
 
+def test_what_is_damaged_beside_the_shards_is_named(make: Make) -> None:
+    request = make()
+    prepare_data(request)
+    manifest, measures = (request.out / n for n in ("manifest.json", "measures/00000.jsonl"))
+    whole = manifest.read_text()
+    for damaged in (whole[:100], whole.replace('"shards"', '"shardz"')):
+        manifest.write_text(damaged)
+        for run in (lambda: prepare_data(request), lambda: PreparedExamples(request.out)):
+            with pytest.raises(BridgeError, match=r"manifest\.json is damaged .* delete it and"):
+                run()
+    manifest.unlink()
+    measures.write_text("[1]\n")
+    with pytest.raises(BridgeError, match=r"00000\.jsonl is damaged .*; delete it and give"):
+        prepare_data(request)
+    measures.unlink()
+    prepare_data(request)
+    assert manifest.read_text() == whole
+
+
 def test_two_commands_do_not_write_into_one_folder(make: Make) -> None:
     request = make()
     prepare_data(request)

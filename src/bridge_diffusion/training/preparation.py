@@ -242,8 +242,10 @@ def read_measures(out: Path, number: int) -> list[Measures]:
     try:
         rows = [json.loads(line) for line in file.read_bytes().splitlines()]
         return [measures_from(row) for row in rows]
-    except (OSError, ValueError, TypeError) as error:
-        raise BridgeError(f"{file} is damaged ({error}); delete it") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise BridgeError(
+            f"{file} is damaged ({error}); delete it and give the same command again"
+        ) from error
 
 
 def measures_from(row: dict[str, Any]) -> Measures:

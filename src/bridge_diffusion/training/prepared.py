@@ -17,7 +17,6 @@ from torch import Tensor
 
 from bridge_diffusion.data.spec import DataSpec
 from bridge_diffusion.errors import BridgeError
-from bridge_diffusion.reading import read_json
 from bridge_diffusion.text import NativeTextEncoder
 from bridge_diffusion.training.backbone import Pipeline
 from bridge_diffusion.training.examples import (
@@ -30,7 +29,7 @@ from bridge_diffusion.training.examples import (
     text_identity,
 )
 from bridge_diffusion.training.order import Pick
-from bridge_diffusion.training.prepared_folder import FORMAT, MANIFEST, is_prepared
+from bridge_diffusion.training.prepared_folder import FORMAT, MANIFEST, is_prepared, read_manifest
 from bridge_diffusion.training.task import Batch
 
 _AGAIN = "run bdm data prepare again with the models that you train with"
@@ -41,7 +40,7 @@ class PreparedExamples:
 
     def __init__(self, folder: Path, limit: int | None = None) -> None:
         """limit: the first pairs only, as many. BridgeError if a file is missing or damaged."""
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_manifest(folder)
         if manifest.get("format") != FORMAT:
             raise BridgeError(f"{folder} was prepared by another version of this library; {_AGAIN}")
         self.folder, self.manifest = folder, manifest

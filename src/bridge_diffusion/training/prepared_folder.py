@@ -1,6 +1,7 @@
 """How a folder that `bdm data prepare` wrote is told from any other. Imports no torch."""
 
 from pathlib import Path
+from typing import Any
 
 from bridge_diffusion.errors import BridgeError
 from bridge_diffusion.reading import read_json
@@ -16,6 +17,21 @@ def is_prepared(folder: Path) -> bool:
     By what the files say: other software writes a manifest.json too.
     """
     return any(_is_ours(folder / name) for name in (MANIFEST, STARTED))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What a whole folder says of itself. BridgeError if that is damaged."""
+    file = folder / MANIFEST
+    try:
+        manifest = read_json(file)
+        if manifest.get("format") == FORMAT:
+            _ = [(each["file"], each["sha256"]) for each in manifest["shards"]]
+            _ = [manifest[name] for name in ("weights", "size", "fingerprint")]
+    except (BridgeError, KeyError, TypeError) as error:
+        raise BridgeError(
+            f"{file} is damaged ({error}); delete it and run bdm data prepare again"
+        ) from error
+    return manifest
 
 
 def _is_ours(file: Path) -> bool:

@@ -49,7 +49,7 @@ from bridge_diffusion.training.preparation import (
     make_shard,
     read_measures,
 )
-from bridge_diffusion.training.prepared_folder import FORMAT, MANIFEST, STARTED
+from bridge_diffusion.training.prepared_folder import FORMAT, MANIFEST, STARTED, read_manifest
 from bridge_diffusion.training.run_folder import occupied
 
 _log = logging.getLogger(__name__)
@@ -202,7 +202,7 @@ def _drop_damaged(out: Path) -> None:
     """Delete the shards that are not what the manifest says, so that they are made anew."""
     if not (out / MANIFEST).is_file():
         return
-    for each in read_json(out / MANIFEST)["shards"]:
+    for each in read_manifest(out)["shards"]:
         file = out / each["file"]
         if file.is_file() and file_hash(file) != each["sha256"]:
             _log.warning("%s is damaged, and is made anew", file)
@@ -214,7 +214,7 @@ def _is_whole(job: Job) -> bool:
     out = job.request.out
     if not (out / MANIFEST).is_file():
         return False
-    files = [each["file"] for each in read_json(out / MANIFEST)["shards"]]
+    files = [each["file"] for each in read_manifest(out)["shards"]]
     measured = (preparation.measures_file(out, number) for number in job.shards)
     return all((out / name).is_file() for name in files) and all(map(Path.is_file, measured))
 
