@@ -1,9 +1,10 @@
-"""Put trained parts of the emoji world into the package, in float16.
+r"""Put trained parts of the emoji world into the package, in float16.
 
     python tools/ship_weights.py backbone runs/world/unet/export
     python tools/ship_weights.py bridge runs/world/branch-zh/export --language zh
     python tools/ship_weights.py bridge runs/languages/text-ar/export --language ar --base zh
-    python tools/ship_weights.py bridge runs/bridge-ar/export --language ar --base zh --bytes 400000
+    python tools/ship_weights.py bridge runs/languages/bridge-ar-again/export --language ar \
+        --base zh --bytes 450000
     python tools/ship_weights.py plugins runs/plugins
 
 With --base the branch is that of another shipped bridge, which is not stored again: what was

@@ -27,7 +27,7 @@ for language in "$@"; do
   "${bdm[@]}" train-text --parallel "$file" --bridge "$base" --language "$language" \
     --images "$captions" "${text[@]}" --out "$root/text-$language"
   bridge=$root/text-$language/export
-  scenes=(--language "$language" --lora-rank 10 --limit 20000
+  scenes=(--language "$language" --lora-rank 10 --limit 20000 --probe 52
     --data "emoji:$language:native,weight=0.5" --data "emoji:$language,weight=0.5")
   if [ "$images" -gt 0 ]; then
     "${bdm[@]}" train --bridge "$bridge" --images "$images" "${scenes[@]}" \

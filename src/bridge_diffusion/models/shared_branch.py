@@ -122,17 +122,18 @@ def write_change(
     """
     change: dict[str, Tensor] = {}
     parts: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+    lost = whole = 0.0
     for name, weight in base.items():
         delta = trained[name].float() - weight.float()
         if not delta.any():
             continue
+        whole += delta.square().sum().item()
         if delta.dim() < 2:
             change[f"{name}.added"] = delta.half()
         else:
             parts[name] = torch.linalg.svd(delta.flatten(1), full_matrices=False)
     room = most - sum(2 * added.numel() for added in change.values())
     ranks = _ranks(parts, room)
-    lost = 0.0
     for name, (u, s, v) in parts.items():
         rank = ranks[name]
         lost += s[rank:].square().sum().item()
@@ -143,10 +144,6 @@ def write_change(
     if change:
         folder.mkdir(parents=True, exist_ok=True)
         save_file(change, folder / CHANGE_FILE, metadata={"format": "pt"})
-    whole = sum(
-        (trained[name].float() - weight.float()).square().sum().item()
-        for name, weight in base.items()
-    )
     return lost / whole if whole else 0.0
 
 

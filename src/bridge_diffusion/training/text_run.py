@@ -75,7 +75,7 @@ def train_text_encoder(request: TextTrainRequest) -> TextRun:
 
 
 def _train_together(request: TextTrainRequest, device: str, processes: Processes) -> TextRun:
-    config = _loop_config(request, device, processes.count, request.largest_batch)
+    _loop_config(request, device, processes.count, request.largest_batch)  # refuses before work
     task: TextEncoderTask | BranchTextTask
     examples: CachedTargets | LivePictures | None = None
     with processes.first_alone():
