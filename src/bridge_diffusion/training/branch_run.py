@@ -31,7 +31,6 @@ from bridge_diffusion.training.examples import (
     cache_texts,
     captions_of,
     english_of,
-    not_known,
 )
 from bridge_diffusion.training.grouped_order import GroupedOrder, weighted_groups
 from bridge_diffusion.training.loop import TrainResult, train
@@ -209,7 +208,7 @@ def _tell_not_known(text: NativeTextEncoder, captions: Sequence[str]) -> None:
     """Warn of many captions that the text encoder cannot read; looks at some from all over."""
     different = list(dict.fromkeys(captions))
     some = different[:: math.ceil(len(different) / _LOOKED_AT) or 1]
-    unknown = not_known(text, some) if some else []
+    unknown = _not_known(text, some) if some else []
     if unknown and len(unknown) >= _MANY_UNKNOWN * len(some):
         _log.warning(
             "%d of %d captions have letters or words that the text encoder does not know, which "
@@ -219,6 +218,13 @@ def _tell_not_known(text: NativeTextEncoder, captions: Sequence[str]) -> None:
             len(some),
             unknown[0],
         )
+
+
+def _not_known(text: NativeTextEncoder, captions: Sequence[str]) -> list[str]:
+    """The captions with a part that the tokenizer has no entry for: any such part is one to it."""
+    unknown = text.tokenizer.unk_token_id
+    ids = text.tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids
+    return [caption for caption, own in zip(captions, ids, strict=True) if unknown in own]
 
 
 def _sample_prompts(data: PairDataset | PreparedExamples, count: int) -> tuple[str, ...]:

@@ -296,13 +296,6 @@ def encode_captions(text: NativeTextEncoder, captions: Sequence[str]) -> list[Te
     return [rows[mask].cpu() for rows, mask in zip(states, native.mask, strict=True)]
 
 
-def not_known(text: NativeTextEncoder, captions: Sequence[str]) -> list[str]:
-    """The captions with a part that the tokenizer has no entry for: any such part is one to it."""
-    unknown = text.tokenizer.unk_token_id
-    ids = text.tokenizer(list(captions), add_special_tokens=False, verbose=False).input_ids
-    return [caption for caption, own in zip(captions, ids, strict=True) if unknown in own]
-
-
 def cache_texts(
     cache: Path,
     captions: Sequence[str],
